@@ -1,0 +1,14 @@
+//! A post: somebody drafts it, publishes it, revises it as often as they like, may take it back and may
+//! delete it. Only its author changes it. Its slug is its own for ever, and nobody else's.
+
+mod aggregate;
+mod command;
+mod content;
+mod event;
+#[cfg(test)]
+mod tests;
+
+pub use aggregate::{Post, Status};
+pub use command::{PostCommand, PostError, SlugChoice};
+pub use content::{Body, MAX_TAGS, PostChanges, PostContent, Summary, Tag, Title};
+pub use event::{Author, PostEvent};

@@ -1,0 +1,76 @@
+//! Events written by every past version can still be read, and mean what they meant.
+//!
+//! A sample stays as it is for ever. A new event, or a new version of one, adds a sample.
+
+use chrono::DateTime;
+use cqrs_es::DomainEvent;
+use domain::post::PostEvent;
+use domain::{Position, RawEvent, Recorded, StoredEvent};
+use uuid::Uuid;
+
+const SAMPLES: [(&str, &str, &str); 9] = [
+    (
+        "post.drafted",
+        "1",
+        r#"{"drafted":{"author":{"id":"anne","name":"Anne"},"content":{"title":"On writing","content":"Begin.","summary":"How to begin","tags":["craft","words"]},"slug":"mine"}}"#,
+    ),
+    (
+        "post.drafted",
+        "1",
+        r#"{"drafted":{"author":{"id":"anne"},"content":{"title":"On writing","content":"","summary":"","tags":[]}}}"#,
+    ),
+    ("post.published", "1", r#"{"published":{"slug":"on-writing"}}"#),
+    ("post.revised", "1", r#"{"revised":{"changes":{"title":"On reading"}}}"#),
+    ("post.revised", "1", r#"{"revised":{"changes":{"content":"Go on.","summary":"","tags":[]}}}"#),
+    ("post.revised", "1", r#"{"revised":{"changes":{"tags":["craft"]},"slug":"mine"}}"#),
+    ("post.revised", "1", r#"{"revised":{"changes":{},"slug":"mine"}}"#),
+    ("post.unpublished", "1", r#"{"unpublished":{}}"#),
+    ("post.deleted", "1", r#"{"deleted":{}}"#),
+];
+
+#[test]
+fn every_sample_is_read_and_written_as_it_stands() {
+    for (event_type, event_version, json) in SAMPLES {
+        let event = PostEvent::decode(raw(event_type, event_version, json)).unwrap().payload;
+        assert_eq!(event.event_type(), event_type);
+        assert_eq!(event.event_version(), event_version);
+        assert_eq!(serde_json::to_string(&event).unwrap(), json);
+    }
+}
+
+#[test]
+fn every_known_event_has_a_sample() {
+    for &known in PostEvent::KNOWN {
+        assert!(
+            SAMPLES.iter().any(|(event_type, version, _)| (*event_type, *version) == known),
+            "{known:?}"
+        );
+    }
+}
+
+#[test]
+fn an_event_of_a_version_or_type_not_known_here_is_not_guessed_at() {
+    for (event_type, version) in
+        [("post.published", "2"), ("post.vanished", "1"), ("comment.written", "1")]
+    {
+        let refused =
+            PostEvent::decode(raw(event_type, version, r#"{"published":{"slug":"on-writing"}}"#));
+        assert!(refused.is_err(), "{event_type} {version} was read");
+    }
+}
+
+fn raw(event_type: &str, event_version: &str, json: &str) -> Recorded<RawEvent> {
+    Recorded {
+        position: Position(1),
+        event_id: Uuid::from_u128(1),
+        stream_id: "a-post".to_owned(),
+        sequence: 1,
+        recorded_at: DateTime::UNIX_EPOCH,
+        payload: RawEvent {
+            event_type: event_type.to_owned(),
+            event_version: event_version.to_owned(),
+            json: json.to_owned(),
+            traceparent: None,
+        },
+    }
+}
