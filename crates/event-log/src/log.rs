@@ -1,0 +1,296 @@
+//! The log itself.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use domain::{Claim, Partition, Partitions, Point, Position, PostId, RawEvent, Recorded, Slug};
+use futures::{Stream, TryStreamExt};
+use sqlx::postgres::PgRow;
+use sqlx::{PgPool, Row};
+use uuid::Uuid;
+
+/// No read takes longer; one that would is given up, and its caller tries again or answers without it.
+const TIME_LIMIT: Duration = Duration::from_secs(10);
+
+/// How many bytes of payload one read of a range returns before it ends early.
+const MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// Reads the log of events.
+#[derive(Debug, Clone)]
+pub struct EventLog {
+    pool: PgPool,
+    partitions: Partitions,
+}
+
+/// The whole history of some pages, as of one moment.
+#[derive(Debug)]
+pub struct Pages {
+    /// The head of the whole log in the snapshot of this read: no event of these pages at or below it is
+    /// missing.
+    pub as_of: Position,
+    /// Page by page, each in the order of its sequence.
+    pub events: Vec<Recorded<RawEvent>>,
+}
+
+/// An event by what it touched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Touched {
+    pub position: Position,
+    pub stream_id: String,
+}
+
+/// What every read of events selects; [`recorded`] reads it back.
+const COLUMNS: &str = "events.position, partition, event_id, aggregate_id, sequence, recorded_at, event_type,
+                       event_version, payload::text AS payload, metadata ->> 'traceparent' AS traceparent";
+
+impl EventLog {
+    pub fn new(pool: PgPool, partitions: Partitions) -> Self {
+        Self { pool, partitions }
+    }
+
+    pub fn partitions(&self) -> Partitions {
+        self.partitions
+    }
+
+    /// The position of the last event.
+    pub async fn head(&self) -> anyhow::Result<Position> {
+        let head: Option<i64> = in_time(
+            "reading the head of the log",
+            sqlx::query_scalar("SELECT max(position) FROM events").fetch_one(&self.pool),
+        )
+        .await?;
+        Ok(Position::from_i64(head.unwrap_or(0)))
+    }
+
+    /// The store's present life.
+    pub async fn incarnation(&self) -> anyhow::Result<u32> {
+        let incarnation: i32 = in_time(
+            "reading the incarnation",
+            sqlx::query_scalar("SELECT incarnation FROM store").fetch_one(&self.pool),
+        )
+        .await?;
+        Ok(incarnation.unsigned_abs())
+    }
+
+    /// The last event of every partition, partition by partition.
+    pub async fn heads(&self) -> anyhow::Result<Vec<Point>> {
+        self.points_at(Position(u64::MAX)).await
+    }
+
+    /// The last event of every partition at or below a position, partition by partition.
+    pub async fn points_at(&self, position: Position) -> anyhow::Result<Vec<Point>> {
+        let rows: Vec<(Option<i64>, Option<Uuid>)> = in_time(
+            "reading the heads of the partitions",
+            sqlx::query_as(
+                "SELECT last.position, last.event_id
+                 FROM generate_series(0, $1 - 1) AS each (partition)
+                 LEFT JOIN LATERAL (
+                     SELECT position, event_id FROM events
+                     WHERE events.partition = each.partition AND position <= $2
+                     ORDER BY position DESC
+                     LIMIT 1
+                 ) AS last ON true
+                 ORDER BY each.partition",
+            )
+            .bind(i32::from(self.partitions.count()))
+            .bind(position.to_i64())
+            .fetch_all(&self.pool),
+        )
+        .await?;
+        let point = |(position, event_id): (Option<i64>, Option<Uuid>)| match (position, event_id) {
+            (Some(position), Some(event_id)) => {
+                Point { position: Position::from_i64(position), event_id }
+            }
+            _ => Point::START,
+        };
+        Ok(rows.into_iter().map(point).collect())
+    }
+
+    /// The events above a position, in order, with their partitions: at most `limit`, and fewer when they
+    /// are long. None means that there are none.
+    pub async fn read_after(
+        &self,
+        position: Position,
+        limit: u32,
+    ) -> anyhow::Result<Vec<(Partition, Recorded<RawEvent>)>> {
+        let sql =
+            format!("SELECT {COLUMNS} FROM events WHERE position > $1 ORDER BY position LIMIT $2");
+        let rows =
+            sqlx::query(&sql).bind(position.to_i64()).bind(i64::from(limit)).fetch(&self.pool);
+        in_time("reading the log", take_up_to_max_bytes(rows)).await
+    }
+
+    /// The same for one partition.
+    pub async fn read_partition_after(
+        &self,
+        partition: Partition,
+        position: Position,
+        limit: u32,
+    ) -> anyhow::Result<Vec<Recorded<RawEvent>>> {
+        let sql = format!(
+            "SELECT {COLUMNS}
+             FROM events
+             WHERE partition = $1 AND position > $2
+             ORDER BY position
+             LIMIT $3"
+        );
+        let rows = sqlx::query(&sql)
+            .bind(i32::from(partition.0))
+            .bind(position.to_i64())
+            .bind(i64::from(limit))
+            .fetch(&self.pool);
+        let events = in_time("reading a partition of the log", take_up_to_max_bytes(rows)).await?;
+        Ok(events.into_iter().map(|(_, event)| event).collect())
+    }
+
+    /// How many events of a partition stand above one position and not above another; counted up to `most`.
+    pub async fn count_between(
+        &self,
+        partition: Partition,
+        above: Position,
+        to: Position,
+        most: u32,
+    ) -> anyhow::Result<u64> {
+        let count: i64 = in_time(
+            "counting events",
+            sqlx::query_scalar(
+                "SELECT count(*) FROM (
+                     SELECT FROM events
+                     WHERE partition = $1 AND position > $2 AND position <= $3
+                     LIMIT $4
+                 ) AS between_them",
+            )
+            .bind(i32::from(partition.0))
+            .bind(above.to_i64())
+            .bind(to.to_i64())
+            .bind(i64::from(most))
+            .fetch_one(&self.pool),
+        )
+        .await?;
+        Ok(count.unsigned_abs())
+    }
+
+    /// What the latest events of a partition below a position touched, newest first.
+    pub async fn touched_before(
+        &self,
+        partition: Partition,
+        position: Position,
+        limit: u32,
+    ) -> anyhow::Result<Vec<Touched>> {
+        let rows: Vec<(i64, String)> = in_time(
+            "reading a partition backwards",
+            sqlx::query_as(
+                "SELECT position, aggregate_id
+                 FROM events
+                 WHERE partition = $1 AND position < $2
+                 ORDER BY position DESC
+                 LIMIT $3",
+            )
+            .bind(i32::from(partition.0))
+            .bind(position.to_i64())
+            .bind(i64::from(limit))
+            .fetch_all(&self.pool),
+        )
+        .await?;
+        let touched =
+            |(position, stream_id)| Touched { position: Position::from_i64(position), stream_id };
+        Ok(rows.into_iter().map(touched).collect())
+    }
+
+    /// All events of these pages, in one snapshot with the head of the log.
+    pub async fn pages(&self, ids: &[PostId]) -> anyhow::Result<Pages> {
+        let ids: Vec<String> = ids.iter().map(PostId::to_string).collect();
+        // Joined from the head, so that the head comes back even where there is no such page.
+        let sql = format!(
+            "SELECT head.position AS head, {COLUMNS}
+             FROM (SELECT coalesce(max(position), 0) AS position FROM events) AS head
+             LEFT JOIN events ON aggregate_type = 'post' AND aggregate_id = ANY ($1)
+             ORDER BY aggregate_id, sequence"
+        );
+        let rows =
+            in_time("reading whole pages", sqlx::query(&sql).bind(&ids).fetch_all(&self.pool))
+                .await?;
+        let mut as_of = Position::ZERO;
+        let mut events = Vec::with_capacity(rows.len());
+        for row in &rows {
+            as_of = Position::from_i64(row.try_get("head")?);
+            if row.try_get::<Option<i64>, _>("position")?.is_some() {
+                events.push(recorded(row)?.1);
+            }
+        }
+        Ok(Pages { as_of, events })
+    }
+
+    /// Which post a slug names, or named: that never changes.
+    pub async fn claim_of(&self, slug: &Slug) -> anyhow::Result<Option<Claim>> {
+        // The post has claimed it by its last event at the latest.
+        let found: Option<(String, i64)> = in_time(
+            "looking up a slug",
+            sqlx::query_as(
+                "SELECT post_id, last.position
+                 FROM slugs
+                 CROSS JOIN LATERAL (
+                     SELECT position FROM events
+                     WHERE aggregate_type = 'post' AND aggregate_id = slugs.post_id
+                     ORDER BY sequence DESC
+                     LIMIT 1
+                 ) AS last
+                 WHERE slug = $1",
+            )
+            .bind(slug.as_str())
+            .fetch_optional(&self.pool),
+        )
+        .await?;
+        let claim = |(id, position): (String, i64)| {
+            let post_id = id.parse().context("the table of slugs names no post")?;
+            Ok(Claim { post_id, position: Position::from_i64(position) })
+        };
+        found.map(claim).transpose()
+    }
+}
+
+async fn in_time<T>(
+    doing: &'static str,
+    read: impl Future<Output = Result<T, sqlx::Error>>,
+) -> anyhow::Result<T> {
+    let read = tokio::time::timeout(TIME_LIMIT, read).await;
+    read.context("took too long").and_then(|read| read.map_err(Into::into)).context(doing)
+}
+
+/// Ends early once the payloads read make up [`MAX_BYTES`], so that long posts do not fill the memory.
+async fn take_up_to_max_bytes(
+    rows: impl Stream<Item = Result<PgRow, sqlx::Error>>,
+) -> Result<Vec<(Partition, Recorded<RawEvent>)>, sqlx::Error> {
+    let mut rows = std::pin::pin!(rows);
+    let mut events = Vec::new();
+    let mut bytes = 0;
+    while let Some(row) = rows.try_next().await? {
+        let event = recorded(&row)?;
+        bytes += event.1.payload.json.len();
+        events.push(event);
+        if bytes >= MAX_BYTES {
+            break;
+        }
+    }
+    Ok(events)
+}
+
+fn recorded(row: &PgRow) -> Result<(Partition, Recorded<RawEvent>), sqlx::Error> {
+    let partition: i32 = row.try_get("partition")?;
+    let sequence: i64 = row.try_get("sequence")?;
+    let event = Recorded {
+        position: Position::from_i64(row.try_get("position")?),
+        event_id: row.try_get("event_id")?,
+        stream_id: row.try_get("aggregate_id")?,
+        sequence: sequence.unsigned_abs(),
+        recorded_at: row.try_get("recorded_at")?,
+        payload: RawEvent {
+            event_type: row.try_get("event_type")?,
+            event_version: row.try_get("event_version")?,
+            json: row.try_get("payload")?,
+            traceparent: row.try_get("traceparent")?,
+        },
+    };
+    // The column was filled from a `Partition`.
+    Ok((Partition(u16::try_from(partition).unwrap_or(u16::MAX)), event))
+}

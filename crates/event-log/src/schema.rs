@@ -1,0 +1,119 @@
+//! The tables: applied by hand before a deployment, checked by every process when it starts.
+
+use std::time::{Duration, Instant};
+
+use domain::Partitions;
+use futures::future::BoxFuture;
+use sqlx::PgPool;
+use sqlx::error::BoxDynError;
+use sqlx::migrate::{Migration, MigrationSource, MigrationType, Migrator};
+
+/// Forward only. The code before and after each of them can run at the same time.
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "events", include_str!("../../../migrations/0001_events.sql")),
+    (2, "append events", include_str!("../../../migrations/0002_append_events.sql")),
+];
+
+/// The settings of the store, which are the same for all its processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Store {
+    pub partitions: Partitions,
+    pub incarnation: u32,
+}
+
+/// Why a store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the database has no store yet; run `command-service migrate` first")]
+    NotMigrated,
+    #[error(
+        "the tables are at migration {found}, this program needs {needed}; run `command-service migrate`"
+    )]
+    Behind { found: i64, needed: i64 },
+    #[error(
+        "the store was created with {found} partitions, which is for good; {asked} were asked for"
+    )]
+    Partitions { found: u16, asked: u16 },
+    #[error("a store has 1 to 1024 partitions, not {0}")]
+    PartitionsOutOfRange(i32),
+    #[error("while applying migrations")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    #[error("while reading the settings of the store")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Brings the tables up to date, and nothing else.
+pub async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
+    Ok(Migrator::new(Embedded).await?.run(pool).await?)
+}
+
+/// The migrations as they were when this program was built: it needs no files beside it.
+#[derive(Debug)]
+struct Embedded;
+
+impl MigrationSource<'static> for Embedded {
+    fn resolve(self) -> BoxFuture<'static, Result<Vec<Migration>, BoxDynError>> {
+        let migration = |(version, name, sql): (i64, &'static str, &'static str)| {
+            Migration::new(version, name.into(), MigrationType::Simple, sql.into(), false)
+        };
+        Box::pin(async move { Ok(MIGRATIONS.map(migration).into()) })
+    }
+}
+
+/// Creates the store with so many partitions. If it is there already, it must have as many.
+pub async fn create(pool: &PgPool, partitions: Partitions) -> Result<Store, StoreError> {
+    sqlx::query("INSERT INTO store (partitions) VALUES ($1) ON CONFLICT DO NOTHING")
+        .bind(i32::from(partitions.count()))
+        .execute(pool)
+        .await?;
+    let store = read(pool).await?;
+    if store.partitions != partitions {
+        let (found, asked) = (store.partitions.count(), partitions.count());
+        return Err(StoreError::Partitions { found, asked });
+    }
+    Ok(store)
+}
+
+/// Reads the settings of the store, after seeing that its tables are recent enough for this program.
+pub async fn open(pool: &PgPool) -> Result<Store, StoreError> {
+    let needed = MIGRATIONS[MIGRATIONS.len() - 1].0;
+    let found = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
+        .fetch_one(pool)
+        .await;
+    match found {
+        Ok(Some(found)) if found >= needed => read(pool).await,
+        Ok(Some(found)) => Err(StoreError::Behind { found, needed }),
+        Ok(None) => Err(StoreError::NotMigrated),
+        Err(error) if is_undefined_table(&error) => Err(StoreError::NotMigrated),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The same, but waits for a Postgres that is only starting, for as long as `patience` lasts.
+pub async fn open_within(patience: Duration, pool: &PgPool) -> Result<Store, StoreError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match open(pool).await {
+            Err(StoreError::Database(error)) if Instant::now() < deadline => {
+                tracing::warn!(%error, "Postgres cannot be reached yet: {error}");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn read(pool: &PgPool) -> Result<Store, StoreError> {
+    let row: Option<(i32, i32)> =
+        sqlx::query_as("SELECT partitions, incarnation FROM store").fetch_optional(pool).await?;
+    let (partitions, incarnation) = row.ok_or(StoreError::NotMigrated)?;
+    let partitions = u16::try_from(partitions)
+        .ok()
+        .and_then(Partitions::new)
+        .ok_or(StoreError::PartitionsOutOfRange(partitions))?;
+    Ok(Store { partitions, incarnation: incarnation.unsigned_abs() })
+}
+
+fn is_undefined_table(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "42P01")
+}
