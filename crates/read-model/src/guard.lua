@@ -1,0 +1,101 @@
+-- The guard: lets events into the views of one partition once, in order, or says what stands in the way.
+--
+-- KEYS  1 watermark  2 listed  3 lists  4… one row each
+-- ARGV  1 mode       `advance`: the rows follow from the events behind the watermark
+--                    `fill`: the rows were folded from the log as of a position
+--       2 incarnation  3 epoch     refused unless they are the watermark's
+--       4 position                 advance: where the watermark must stand; fill: as of where
+--       5 event                    advance: the event it must stand at
+--       6 new position 7 new event advance: where it moves
+--         unfilled                 fill, as the next part of filling the partition (else empty): below which
+--                                  position it was not filled yet, which must still be so
+--       8 unfilled from now on     fill: the same after it, 0 once it is filled, or empty to leave it
+--       9 prefix of the keys of lists
+--       10… seven for each row: id, position, state, slug, card, content, memberships
+--           (a place in the lists and then their names, each on a line; empty for none)
+--
+-- Answers 1, or the watermark that was found (nothing if there is none); then nothing was written.
+
+local found = redis.call('HMGET', KEYS[1], 'incarnation', 'epoch', 'position', 'event', 'unfilled')
+local mode, epoch = ARGV[1], ARGV[3]
+if not found[1] then
+    return false
+end
+if found[1] ~= ARGV[2] or found[2] ~= epoch then
+    return found
+end
+if mode == 'advance' then
+    if found[3] ~= ARGV[4] or found[4] ~= ARGV[5] then
+        return found
+    end
+    redis.call('HSET', KEYS[1], 'position', ARGV[6], 'event', ARGV[7])
+elseif tonumber(found[3]) > tonumber(ARGV[4]) then
+    -- The row may have been newer and been evicted since: an older one must not take its place.
+    return found
+elseif ARGV[6] ~= '' and ARGV[6] ~= found[5] then
+    -- Redis has forgotten parts that were filled before, or somebody else has filled this one.
+    return found
+elseif ARGV[8] == '0' then
+    redis.call('HDEL', KEYS[1], 'unfilled')
+elseif ARGV[8] ~= '' and found[5] and tonumber(ARGV[8]) < tonumber(found[5]) then
+    redis.call('HSET', KEYS[1], 'unfilled', ARGV[8])
+end
+
+-- What is stored gives way only to what is newer. A row of another epoch counts as absent. Tells whether
+-- this one has been stored.
+local function put_row(key, position, state, slug, card, content)
+    local before = redis.call('HMGET', key, 'epoch', 'position')
+    if before[1] == epoch and tonumber(before[2]) >= tonumber(position) then
+        return false
+    end
+    -- All fields, so nothing of the row before stays. No DEL: Redis refuses a script for want of memory only
+    -- at its first write, and only if that one takes some.
+    redis.call('HSET', key, 'epoch', epoch, 'position', position, 'state', state,
+        'slug', slug, 'card', card, 'content', content)
+    if state == 'deleted' then
+        redis.call('PERSIST', key)
+    else
+        -- A week from when it was last written or read: what nobody reads makes room, and is in the log.
+        redis.call('EXPIRE', key, 604800)
+    end
+    return true
+end
+
+-- An entry of `listed` is a position, a place and the names of lists, each on a line. It stays when the post
+-- is in no list any more, so that something older cannot put it back.
+local function put_in_lists(id, position, memberships)
+    local before = redis.call('HGET', KEYS[2], id)
+    local old = {}
+    if before then
+        for line in string.gmatch(before, '[^\n]+') do
+            old[#old + 1] = line
+        end
+        if tonumber(old[1]) >= tonumber(position) then
+            return
+        end
+    end
+    for i = 3, #old do
+        redis.call('ZREM', ARGV[9] .. old[i], old[2])
+    end
+    local place
+    for line in string.gmatch(memberships, '[^\n]+') do
+        if not place then
+            place = line
+        else
+            redis.call('ZADD', ARGV[9] .. line, 0, place)
+            redis.call('SADD', KEYS[3], line)
+        end
+    end
+    if before or place then
+        redis.call('HSET', KEYS[2], id, position .. '\n' .. memberships)
+    end
+end
+
+for i = 4, #KEYS do
+    local a = 10 + (i - 4) * 7
+    -- Where the row is newer, the lists went with it.
+    if put_row(KEYS[i], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5]) then
+        put_in_lists(ARGV[a], ARGV[a + 1], ARGV[a + 6])
+    end
+end
+return 1

@@ -1,0 +1,88 @@
+//! Where each view lies in Redis.
+//!
+//! All keys of a partition carry the same hash tag, so that one slot, and thus one script, holds its rows,
+//! its lists and the watermark that vouches for them.
+
+use domain::{Partition, PostId, Slug};
+
+/// The keys of one store's views: they all begin with a prefix.
+#[derive(Debug, Clone)]
+pub struct KeySpace {
+    prefix: String,
+}
+
+/// A prefix that would break the hash tag.
+#[derive(Debug, thiserror::Error)]
+#[error("the key prefix `{0}` must consist of letters, digits and the characters . _ - :")]
+pub struct PrefixError(String);
+
+impl KeySpace {
+    pub fn new(prefix: &str) -> Result<Self, PrefixError> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "._-:".contains(c);
+        if prefix.is_empty() || !prefix.chars().all(allowed) {
+            return Err(PrefixError(prefix.to_owned()));
+        }
+        Ok(Self { prefix: prefix.to_owned() })
+    }
+
+    /// A hash: how far the views of a partition have come.
+    pub(crate) fn watermark(&self, partition: Partition) -> String {
+        format!("{}watermark", self.of(partition))
+    }
+
+    /// A hash: one post.
+    pub(crate) fn post(&self, partition: Partition, post_id: PostId) -> String {
+        format!("{}post:{post_id}", self.of(partition))
+    }
+
+    /// A hash: for each post that was ever in a list, which lists it is in, where, and as of which position.
+    pub(crate) fn listed(&self, partition: Partition) -> String {
+        format!("{}listed", self.of(partition))
+    }
+
+    /// A set: the names of the lists that there are.
+    pub(crate) fn lists(&self, partition: Partition) -> String {
+        format!("{}lists", self.of(partition))
+    }
+
+    /// What the key of each list, a sorted set, begins with; its name follows.
+    pub(crate) fn list_prefix(&self, partition: Partition) -> String {
+        format!("{}list:", self.of(partition))
+    }
+
+    /// A string: the post that a slug names, and as of which position. No part of any partition, since a slug does not tell its own:
+    /// a copy of a row of the log's table of slugs, which never changes within an incarnation.
+    pub(crate) fn slug(&self, incarnation: u32, slug: &Slug) -> String {
+        format!("{}:slug:{incarnation}:{slug}", self.prefix)
+    }
+
+    fn of(&self, partition: Partition) -> String {
+        format!("{{{}:{partition}}}:", self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_of_a_partition_has_its_hash_tag() {
+        let keys = KeySpace::new("inkstream").unwrap();
+        let id = PostId(uuid::Uuid::nil());
+        for key in [
+            keys.watermark(Partition(3)),
+            keys.post(Partition(3), id),
+            keys.listed(Partition(3)),
+            keys.lists(Partition(3)),
+            keys.list_prefix(Partition(3)),
+        ] {
+            assert!(key.starts_with("{inkstream:3}:"), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_must_not_break_the_hash_tag() {
+        assert!(KeySpace::new("a{b}").is_err());
+        assert!(KeySpace::new("").is_err());
+    }
+}

@@ -1,0 +1,22 @@
+//! The views that readers are answered from: what they hold, how an event changes them, where they lie in
+//! Redis, and the guard through which everybody writes them.
+//!
+//! The projector folds events as they come, the query service folds one page that is missing, and both use
+//! the same functions and the same script. Reading the log is `event-log`'s.
+
+mod guard;
+mod keys;
+mod lists;
+mod post_page;
+mod row;
+mod views;
+
+/// Counts up when the same events come to give another view.
+pub const VIEW_VERSION: u32 = 1;
+
+pub use guard::{Judgement, Watermark, judge};
+pub use keys::{KeySpace, PrefixError};
+pub use lists::{ListName, Place};
+pub use post_page::{PostCard, PostPage};
+pub use row::{Row, StoredPage, StoredRow, fold_pages};
+pub use views::{Advance, Fill, Guarded, ListPart, NewEpoch, Views, ViewsError};

@@ -1,0 +1,104 @@
+//! The lists that a post is in: all published posts, those with a tag, those of an author.
+//!
+//! Each partition keeps its own part of every list as a sorted set whose scores are all zero, so that it is
+//! ordered by its members alone; a reader merges the parts. A member is a [`Place`], which is unique, so
+//! paging goes on behind the last one shown, whatever came or went before it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use domain::post::Status;
+use domain::{AuthorId, PostId};
+
+use crate::PostPage;
+
+/// Which list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListName {
+    Published,
+    Tag(String),
+    Author(AuthorId),
+}
+
+impl fmt::Display for ListName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Published => f.write_str("published"),
+            Self::Tag(tag) => write!(f, "tag:{tag}"),
+            Self::Author(author) => write!(f, "author:{author}"),
+        }
+    }
+}
+
+/// Where a post stands in a list: first publication, then id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Microseconds since 1970.
+    micros: u64,
+    pub post_id: PostId,
+}
+
+impl Place {
+    pub fn new(published_at: DateTime<Utc>, post_id: PostId) -> Self {
+        Self { micros: u64::try_from(published_at.timestamp_micros()).unwrap_or(0), post_id }
+    }
+}
+
+/// Sixteen digits of time, then the id: ordered as text as the places are.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}:{}", self.micros, self.post_id)
+    }
+}
+
+impl FromStr for Place {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let malformed = "not a place in a list";
+        let (micros, post_id) = text.split_once(':').ok_or(malformed)?;
+        let place = Self {
+            micros: u64::from_str_radix(micros, 16).map_err(|_| malformed)?,
+            post_id: post_id.parse().map_err(|_| malformed)?,
+        };
+        // There is one way to write it, or two texts would name one place.
+        if place.to_string() == text { Ok(place) } else { Err(malformed) }
+    }
+}
+
+/// Where a page stands and in which lists; `None` unless it is published.
+pub(crate) fn memberships(page: &PostPage) -> Option<(Place, Vec<ListName>)> {
+    let card = &page.card;
+    let published_at = card.published_at.filter(|_| card.status == Status::Published)?;
+    let mut lists = vec![ListName::Published];
+    lists.extend(card.author.id.parse().ok().map(ListName::Author));
+    lists.extend(card.tags.iter().cloned().map(ListName::Tag));
+    Some((Place::new(published_at, card.id), lists))
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn places_are_ordered_as_text_as_they_are_in_time() {
+        let place = |micros, id| Place { micros, post_id: PostId(Uuid::from_u128(id)) };
+        let places = [place(9, 1), place(10, 2), place(10, 3), place(1 << 50, 0)];
+        assert!(places.is_sorted());
+        assert!(places.map(|place| place.to_string()).is_sorted());
+    }
+
+    #[test]
+    fn a_place_is_read_back_as_it_was_written_and_in_no_other_way() {
+        let place = Place { micros: 1_777_863_721_123_456, post_id: PostId(Uuid::from_u128(7)) };
+        assert_eq!(place.to_string().parse(), Ok(place));
+        for bad in
+            ["", "x", "1:00000000-0000-0000-0000-000000000007", &place.to_string().to_uppercase()]
+        {
+            assert!(bad.parse::<Place>().is_err(), "{bad} was accepted");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! A post as a row: its page, as of the last event folded into it, in the shape in which Redis keeps it.
+//!
+//! A row holds its page as two fragments of JSON that are joined as bytes, so that answering a reader
+//! parses and prints nothing.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use domain::post::{PostEvent, Status};
+use domain::{Position, PostId, Recorded, Slug};
+
+use crate::post_page::{self, PostPage};
+
+/// A post as of the last event folded into it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    pub position: Position,
+    /// `None` once the post is deleted: the row stays, so that a late event cannot bring it back and an old
+    /// address says that it is gone.
+    pub page: Option<PostPage>,
+}
+
+impl Row {
+    /// Folds one event into a row. One at or below its position is in it already.
+    pub fn fold(row: Option<Self>, event: &Recorded<PostEvent>, id: PostId) -> Self {
+        match row {
+            Some(row) if row.position >= event.position => row,
+            before => {
+                let page = before.and_then(|row| row.page);
+                Self { position: event.position, page: post_page::fold(page, event, id) }
+            }
+        }
+    }
+}
+
+/// Folds whole histories, each post's events in the order of its stream.
+pub fn fold_pages<'a>(
+    events: impl IntoIterator<Item = &'a Recorded<PostEvent>>,
+) -> HashMap<PostId, Row> {
+    let mut rows: HashMap<PostId, Row> = HashMap::new();
+    for event in events {
+        // A stream of posts whose id is no post's was not written by us; it has no address either.
+        if let Ok(id) = event.stream_id.parse::<PostId>() {
+            let row = Row::fold(rows.remove(&id), event, id);
+            rows.insert(id, row);
+        }
+    }
+    rows
+}
+
+/// A row as Redis keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredRow {
+    pub position: Position,
+    /// `None` once the post is deleted.
+    pub page: Option<StoredPage>,
+}
+
+/// A page, ready to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPage {
+    pub published: bool,
+    /// The slug that the post has now.
+    pub slug: Option<Slug>,
+    /// The card: a JSON object.
+    pub card: Bytes,
+    /// The text: a JSON string.
+    pub content: Bytes,
+}
+
+impl StoredPage {
+    /// The whole page as JSON: the card with one more member.
+    pub fn to_json(&self) -> Bytes {
+        const MEMBER: &[u8] = b",\"content\":";
+        let card = self.card.strip_suffix(b"}").unwrap_or(&self.card);
+        let mut json = Vec::with_capacity(card.len() + MEMBER.len() + self.content.len() + 1);
+        json.extend_from_slice(card);
+        json.extend_from_slice(MEMBER);
+        json.extend_from_slice(&self.content);
+        json.push(b'}');
+        json.into()
+    }
+}
+
+impl TryFrom<&Row> for StoredRow {
+    type Error = serde_json::Error;
+
+    fn try_from(row: &Row) -> Result<Self, serde_json::Error> {
+        let stored = |page: &PostPage| {
+            Ok::<_, serde_json::Error>(StoredPage {
+                published: page.card.status == Status::Published,
+                slug: page.card.slug.clone(),
+                card: serde_json::to_vec(&page.card)?.into(),
+                content: serde_json::to_vec(&page.content)?.into(),
+            })
+        };
+        Ok(Self { position: row.position, page: row.page.as_ref().map(stored).transpose()? })
+    }
+}
+
+impl TryFrom<&StoredRow> for Row {
+    type Error = serde_json::Error;
+
+    fn try_from(row: &StoredRow) -> Result<Self, serde_json::Error> {
+        let page = |page: &StoredPage| {
+            Ok::<_, serde_json::Error>(PostPage {
+                card: serde_json::from_slice(&page.card)?,
+                content: serde_json::from_slice(&page.content)?,
+            })
+        };
+        Ok(Self { position: row.position, page: row.page.as_ref().map(page).transpose()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::post_page::tests::{ID, drafted_by_anne, published, recorded};
+
+    #[test]
+    fn an_event_at_or_below_its_position_leaves_a_row_as_it_is() {
+        let drafted = recorded(1, drafted_by_anne());
+        let row = Row::fold(Some(Row::fold(None, &drafted, ID)), &recorded(2, published("a")), ID);
+        assert_eq!(row.position, Position(20));
+        assert_eq!(Row::fold(Some(row.clone()), &drafted, ID), row);
+    }
+
+    #[test]
+    fn a_late_event_does_not_bring_a_deleted_post_back() {
+        let events = [recorded(1, drafted_by_anne()), recorded(3, json!({"deleted": {}}))];
+        let row = fold_pages(&events).remove(&ID).unwrap();
+        assert_eq!(Row::fold(Some(row.clone()), &recorded(2, published("a")), ID), row);
+    }
+
+    #[test]
+    fn a_row_is_read_back_as_it_was_stored() {
+        let events = [recorded(1, drafted_by_anne()), recorded(2, published("a"))];
+        let row = fold_pages(&events).remove(&ID).unwrap();
+        let stored = StoredRow::try_from(&row).unwrap();
+        assert_eq!(Row::try_from(&stored).unwrap(), row);
+    }
+
+    #[test]
+    fn the_fragments_make_one_page() {
+        let events = [recorded(1, drafted_by_anne()), recorded(2, published("a"))];
+        let row = fold_pages(&events).remove(&ID).unwrap();
+        let page = StoredRow::try_from(&row).unwrap().page.unwrap();
+        let whole: serde_json::Value = serde_json::from_slice(&page.to_json()).unwrap();
+        let mut expected = serde_json::to_value(&row.page.unwrap().card).unwrap();
+        expected["content"] = json!("Begin.");
+        assert_eq!(whole, expected);
+    }
+}

@@ -1,0 +1,469 @@
+//! The views in Redis: reading them, and writing them through the guard.
+
+use std::time::Duration;
+
+use domain::{Claim, Partition, Partitions, Point, Position, PostId, Slug};
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::io::tcp::TcpSettings;
+use redis::{Expiry, IntoConnectionInfo, Pipeline, Script, Value};
+
+use crate::guard::Watermark;
+use crate::keys::KeySpace;
+use crate::lists::{ListName, Place, memberships};
+use crate::row::{Row, StoredPage, StoredRow};
+
+const WATERMARK: [&str; 5] = ["incarnation", "epoch", "position", "event", "unfilled"];
+const ROW: [&str; 6] = ["epoch", "position", "state", "slug", "card", "content"];
+/// How long sent data may stay without acknowledgement before the connection is made anew.
+const STALL_LIMIT: Duration = Duration::from_secs(5);
+/// How long a row, or what a slug names, stays that nobody reads. Both are in the log.
+const KEPT_SECONDS: i64 = 7 * 24 * 3600;
+
+const CARD: [&str; 5] = ["epoch", "position", "state", "slug", "card"];
+
+/// The views of one store. Clones share one connection, which comes back by itself.
+#[derive(Debug, Clone)]
+pub struct Views {
+    connection: ConnectionManager,
+    keys: KeySpace,
+    partitions: Partitions,
+    guard: Script,
+    new_epoch: Script,
+}
+
+/// Rows that follow from a run of events, without a hole, behind the watermark of their partition.
+#[derive(Debug)]
+pub struct Advance {
+    pub partition: Partition,
+    pub incarnation: u32,
+    pub epoch: String,
+    /// Where the watermark must stand.
+    pub from: Point,
+    /// The last event of the run.
+    pub to: Point,
+    pub rows: Vec<(PostId, Row)>,
+    /// The slugs that were claimed.
+    pub slugs: Vec<(Slug, Claim)>,
+}
+
+/// Rows of one partition that were folded from the log.
+#[derive(Debug)]
+pub struct Fill {
+    pub partition: Partition,
+    pub incarnation: u32,
+    pub epoch: String,
+    /// No event of theirs at or below this position is missing.
+    pub as_of: Position,
+    pub rows: Vec<(PostId, Row)>,
+    /// Where these rows are the next part of filling the whole partition: below which position it is still
+    /// to be filled; zero when that was all.
+    pub unfilled_below: Option<Position>,
+}
+
+/// A new beginning for a partition whose views were lost, or cannot be trusted.
+#[derive(Debug)]
+pub struct NewEpoch {
+    pub partition: Partition,
+    pub incarnation: u32,
+    /// Made up by the caller, never used before.
+    pub epoch: String,
+    /// The last event of the partition.
+    pub head: Point,
+    /// What was there before.
+    pub found: Option<Watermark>,
+}
+
+/// What the guard answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Guarded {
+    Written,
+    /// Nothing was written; the watermark is this one, or there is none.
+    Refused(Option<Watermark>),
+}
+
+/// One partition's part of a list.
+#[derive(Debug)]
+pub struct ListPart {
+    pub watermark: Option<Watermark>,
+    /// Latest first.
+    pub places: Vec<Place>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ViewsError {
+    #[error("Redis did not answer as asked")]
+    Redis(#[from] redis::RedisError),
+    #[error("a value in Redis cannot be read: {0}")]
+    Malformed(&'static str),
+    #[error("a row cannot be written as JSON")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Views {
+    /// Prepares to talk to Redis at `url`; the connection is made when it is first needed.
+    pub fn new(
+        url: &str,
+        keys: KeySpace,
+        partitions: Partitions,
+        time_limit: Duration,
+    ) -> Result<Self, ViewsError> {
+        let config = ConnectionManagerConfig::new()
+            .set_response_timeout(Some(time_limit))
+            .set_connection_timeout(Some(time_limit))
+            .set_max_delay(Duration::from_secs(1));
+        // A connection that stalls without being reset would otherwise stay in use until the kernel gives
+        // up, which takes a quarter of an hour.
+        let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(STALL_LIMIT);
+        let info = url.into_connection_info()?.set_tcp_settings(tcp);
+        let client = redis::Client::open(info)?;
+        Ok(Self {
+            connection: ConnectionManager::new_lazy_with_config(client, config)?,
+            keys,
+            partitions,
+            guard: Script::new(include_str!("guard.lua")),
+            new_epoch: Script::new(include_str!("new_epoch.lua")),
+        })
+    }
+
+    /// How far each partition has come.
+    pub async fn watermarks(&self) -> Result<Vec<Option<Watermark>>, ViewsError> {
+        let mut pipe = redis::pipe();
+        for partition in self.partitions.all() {
+            pipe.hmget(self.keys.watermark(partition), &WATERMARK);
+        }
+        self.ask(&pipe).await?.into_iter().map(watermark).collect()
+    }
+
+    /// The row of a post, and the watermark of its partition, which was read before it. A row of an epoch
+    /// that is over is as good as none.
+    pub async fn row(
+        &self,
+        id: PostId,
+    ) -> Result<(Option<Watermark>, Option<StoredRow>), ViewsError> {
+        let mut rows = self.rows(&[id]).await?;
+        rows.pop().ok_or(ViewsError::Malformed("no row for a question"))
+    }
+
+    /// The same for several posts, in one exchange. Their rows stay a week longer.
+    pub async fn rows(
+        &self,
+        ids: &[PostId],
+    ) -> Result<Vec<(Option<Watermark>, Option<StoredRow>)>, ViewsError> {
+        let mut pipe = self.ask_for_rows(ids, &ROW);
+        for id in ids {
+            // Not those of deleted posts, which stay for good.
+            let key = self.keys.post(self.partition_of(*id), *id);
+            pipe.expire(key, KEPT_SECONDS).arg("XX").ignore();
+        }
+        self.answer_rows(&pipe).await
+    }
+
+    /// The same without the texts of the posts, which are empty in what comes back: a list shows none.
+    pub async fn cards(
+        &self,
+        ids: &[PostId],
+    ) -> Result<Vec<(Option<Watermark>, Option<StoredRow>)>, ViewsError> {
+        self.answer_rows(&self.ask_for_rows(ids, &CARD)).await
+    }
+
+    fn ask_for_rows(&self, ids: &[PostId], fields: &[&str]) -> Pipeline {
+        let mut pipe = redis::pipe();
+        for id in ids {
+            let partition = self.partition_of(*id);
+            pipe.hmget(self.keys.watermark(partition), &WATERMARK);
+            pipe.hmget(self.keys.post(partition, *id), fields);
+        }
+        pipe
+    }
+
+    async fn answer_rows(
+        &self,
+        pipe: &Pipeline,
+    ) -> Result<Vec<(Option<Watermark>, Option<StoredRow>)>, ViewsError> {
+        let mut answers = self.ask(pipe).await?.into_iter();
+        let mut rows = Vec::new();
+        while let (Some(mark), Some(row)) = (answers.next(), answers.next()) {
+            let mark = watermark(mark)?;
+            let row = match &mark {
+                Some(mark) => stored_row(row, &mark.epoch)?,
+                None => None,
+            };
+            rows.push((mark, row));
+        }
+        Ok(rows)
+    }
+
+    /// Each partition's part of a list: at most `limit` places behind `after`. A part that was lost while it
+    /// was read has no watermark.
+    pub async fn list(
+        &self,
+        name: &ListName,
+        after: Option<Place>,
+        limit: usize,
+    ) -> Result<Vec<ListPart>, ViewsError> {
+        let below = after.map_or_else(|| "+".to_owned(), |place| format!("({place}"));
+        let mut pipe = redis::pipe();
+        for partition in self.partitions.all() {
+            let key = format!("{}{name}", self.keys.list_prefix(partition));
+            pipe.hmget(self.keys.watermark(partition), &WATERMARK);
+            pipe.zrevrangebylex_limit(
+                key,
+                &below,
+                "-",
+                0,
+                isize::try_from(limit).unwrap_or(isize::MAX),
+            );
+            pipe.hget(self.keys.watermark(partition), "epoch");
+        }
+        let mut answers = self.ask(&pipe).await?.into_iter();
+        let mut parts = Vec::with_capacity(self.partitions.count().into());
+        while let (Some(mark), Some(places), Some(epoch)) =
+            (answers.next(), answers.next(), answers.next())
+        {
+            let epoch: Option<String> =
+                redis::from_redis_value(epoch).map_err(redis::RedisError::from)?;
+            let mark = watermark(mark)?.filter(|mark| Some(&mark.epoch) == epoch.as_ref());
+            let places: Vec<String> =
+                redis::from_redis_value(places).map_err(redis::RedisError::from)?;
+            let places: Result<_, _> = places.iter().map(|place| place.parse()).collect();
+            let places = places.map_err(ViewsError::Malformed)?;
+            parts.push(ListPart { watermark: mark, places });
+        }
+        Ok(parts)
+    }
+
+    /// Which post a slug names, or named, if that is remembered.
+    pub async fn claim_of(
+        &self,
+        incarnation: u32,
+        slug: &Slug,
+    ) -> Result<Option<Claim>, ViewsError> {
+        let mut pipe = redis::pipe();
+        let longer = Expiry::EX(KEPT_SECONDS.unsigned_abs());
+        pipe.get_ex(self.keys.slug(incarnation, slug), longer);
+        let answer = self.ask(&pipe).await?.pop().unwrap_or(Value::Nil);
+        let text: Option<String> =
+            redis::from_redis_value(answer).map_err(redis::RedisError::from)?;
+        text.map(|text| read_claim(&text).ok_or(ViewsError::Malformed("a slug"))).transpose()
+    }
+
+    /// Remembers which post a slug names, as the log says; it never names another.
+    pub async fn remember_slug(
+        &self,
+        incarnation: u32,
+        slug: &Slug,
+        claim: Claim,
+    ) -> Result<(), ViewsError> {
+        let mut pipe = redis::pipe();
+        self.add_claim(&mut pipe, incarnation, slug, claim);
+        self.ask(&pipe).await?;
+        Ok(())
+    }
+
+    /// Moves watermarks forward, each together with the rows that follow. All go out in one exchange; each
+    /// is answered on its own.
+    pub async fn advance(&self, advances: &[Advance]) -> Result<Vec<Guarded>, ViewsError> {
+        let mut pipe = redis::pipe();
+        // A restart or a failover empties Redis' memory of scripts, and a pipeline cannot ask back.
+        pipe.load_script(&self.guard);
+        for advance in advances {
+            let mut call = self.guard.prepare_invoke();
+            call.key(self.keys.watermark(advance.partition))
+                .key(self.keys.listed(advance.partition))
+                .key(self.keys.lists(advance.partition))
+                .arg("advance")
+                .arg(advance.incarnation)
+                .arg(&advance.epoch)
+                .arg(advance.from.position.0)
+                .arg(advance.from.event_id.to_string())
+                .arg(advance.to.position.0)
+                .arg(advance.to.event_id.to_string())
+                .arg("")
+                .arg(self.keys.list_prefix(advance.partition));
+            self.add_rows(&mut call, advance.partition, &advance.rows)?;
+            pipe.invoke_script(&call);
+        }
+        for advance in advances {
+            for (slug, claim) in &advance.slugs {
+                self.add_claim(&mut pipe, advance.incarnation, slug, *claim);
+            }
+        }
+        let answers = self.ask(&pipe).await?;
+        answers.into_iter().skip(1).take(advances.len()).map(guarded).collect()
+    }
+
+    /// Offers rows that were folded from the log.
+    pub async fn fill(&self, fill: &Fill) -> Result<Guarded, ViewsError> {
+        self.fill_where(fill, None).await
+    }
+
+    /// Offers the next part of filling a whole partition, unless that is to be filled below another position
+    /// than `below` by now.
+    pub async fn fill_part(&self, fill: &Fill, below: Position) -> Result<Guarded, ViewsError> {
+        self.fill_where(fill, Some(below)).await
+    }
+
+    async fn fill_where(
+        &self,
+        fill: &Fill,
+        unfilled_below: Option<Position>,
+    ) -> Result<Guarded, ViewsError> {
+        let mut pipe = redis::pipe();
+        pipe.load_script(&self.guard);
+        let mut call = self.guard.prepare_invoke();
+        call.key(self.keys.watermark(fill.partition))
+            .key(self.keys.listed(fill.partition))
+            .key(self.keys.lists(fill.partition))
+            .arg("fill")
+            .arg(fill.incarnation)
+            .arg(&fill.epoch)
+            .arg(fill.as_of.0)
+            .arg("")
+            .arg(unfilled_below.map_or_else(String::new, |position| position.to_string()))
+            .arg("")
+            .arg(fill.unfilled_below.map_or_else(String::new, |position| position.to_string()))
+            .arg(self.keys.list_prefix(fill.partition));
+        self.add_rows(&mut call, fill.partition, &fill.rows)?;
+        pipe.invoke_script(&call);
+        guarded(self.ask(&pipe).await?.pop().unwrap_or(Value::Nil))
+    }
+
+    /// Begins a new epoch of a partition at the head of its log, unless its watermark is no more the one
+    /// that was found.
+    pub async fn begin_epoch(&self, new: &NewEpoch) -> Result<Guarded, ViewsError> {
+        let (found_epoch, found_position) =
+            new.found.as_ref().map_or_else(Default::default, |found| {
+                (found.epoch.clone(), found.point.position.to_string())
+            });
+        let unfilled_below = match new.head.position {
+            Position::ZERO => String::new(),
+            Position(head) => (head + 1).to_string(),
+        };
+        let mut pipe = redis::pipe();
+        pipe.load_script(&self.new_epoch);
+        let mut call = self.new_epoch.prepare_invoke();
+        call.key(self.keys.watermark(new.partition))
+            .key(self.keys.listed(new.partition))
+            .key(self.keys.lists(new.partition))
+            .arg(found_epoch)
+            .arg(found_position)
+            .arg(new.incarnation)
+            .arg(&new.epoch)
+            .arg(new.head.position.0)
+            .arg(new.head.event_id.to_string())
+            .arg(unfilled_below)
+            .arg(self.keys.list_prefix(new.partition));
+        pipe.invoke_script(&call);
+        guarded(self.ask(&pipe).await?.pop().unwrap_or(Value::Nil))
+    }
+
+    pub fn partition_of(&self, id: PostId) -> Partition {
+        self.partitions.of(&id.to_string())
+    }
+
+    fn add_claim(&self, pipe: &mut Pipeline, incarnation: u32, slug: &Slug, claim: Claim) {
+        let text = format!("{} {}", claim.post_id, claim.position);
+        pipe.set_ex(self.keys.slug(incarnation, slug), text, KEPT_SECONDS.unsigned_abs()).ignore();
+    }
+
+    fn add_rows(
+        &self,
+        call: &mut redis::ScriptInvocation<'_>,
+        partition: Partition,
+        rows: &[(PostId, Row)],
+    ) -> Result<(), ViewsError> {
+        for (id, row) in rows {
+            let stored = StoredRow::try_from(row)?;
+            let lists = row.page.as_ref().and_then(memberships).map_or_else(
+                String::new,
+                |(place, lists)| {
+                    lists.iter().fold(place.to_string(), |lines, list| format!("{lines}\n{list}"))
+                },
+            );
+            call.key(self.keys.post(partition, *id)).arg(id.to_string()).arg(stored.position.0);
+            match stored.page {
+                Some(page) => call
+                    .arg(if page.published { "published" } else { "draft" })
+                    .arg(page.slug.as_ref().map_or("", Slug::as_str))
+                    .arg(&page.card[..])
+                    .arg(&page.content[..]),
+                None => call.arg("deleted").arg("").arg("").arg(""),
+            };
+            call.arg(lists);
+        }
+        Ok(())
+    }
+
+    async fn ask(&self, pipe: &Pipeline) -> Result<Vec<Value>, ViewsError> {
+        // The client takes an empty question for a mistake.
+        if pipe.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(pipe.query_async(&mut self.connection.clone()).await?)
+    }
+}
+
+fn read_claim(text: &str) -> Option<Claim> {
+    let (post_id, position) = text.split_once(' ')?;
+    let position = Position(position.parse().ok()?);
+    Some(Claim { post_id: post_id.parse().ok()?, position })
+}
+
+fn guarded(answer: Value) -> Result<Guarded, ViewsError> {
+    if answer == Value::Int(1) {
+        return Ok(Guarded::Written);
+    }
+    if answer == Value::Nil {
+        return Ok(Guarded::Refused(None));
+    }
+    watermark(answer).map(Guarded::Refused)
+}
+
+fn watermark(answer: Value) -> Result<Option<Watermark>, ViewsError> {
+    let mut fields = values::<String>(answer)?.into_iter();
+    let mut next = || fields.next().flatten();
+    let (Some(incarnation), Some(epoch), Some(position), Some(event), unfilled) =
+        (next(), next(), next(), next(), next())
+    else {
+        return Ok(None);
+    };
+    let malformed = || ViewsError::Malformed("a watermark");
+    let position_of = |text: &str| text.parse().map(Position).map_err(|_| malformed());
+    Ok(Some(Watermark {
+        incarnation: incarnation.parse().map_err(|_| malformed())?,
+        epoch,
+        point: Point {
+            position: position_of(&position)?,
+            event_id: event.parse().map_err(|_| malformed())?,
+        },
+        unfilled_below: unfilled.as_deref().map(position_of).transpose()?,
+    }))
+}
+
+fn stored_row(answer: Value, epoch: &str) -> Result<Option<StoredRow>, ViewsError> {
+    let mut fields = values::<Vec<u8>>(answer)?.into_iter();
+    let mut next = || fields.next().flatten();
+    let (Some(of_epoch), Some(position), Some(state), Some(slug), Some(card)) =
+        (next(), next(), next(), next(), next())
+    else {
+        return Ok(None);
+    };
+    if of_epoch != epoch.as_bytes() {
+        return Ok(None);
+    }
+    let malformed = || ViewsError::Malformed("a row");
+    let text = |bytes| String::from_utf8(bytes).map_err(|_| malformed());
+    let position = Position(text(position)?.parse().map_err(|_| malformed())?);
+    let slug = text(slug)?;
+    let page = StoredPage {
+        published: state == b"published",
+        slug: (!slug.is_empty()).then(|| Slug::recorded(slug)),
+        card: card.into(),
+        content: next().unwrap_or_default().into(),
+    };
+    Ok(Some(StoredRow { position, page: (state != b"deleted").then_some(page) }))
+}
+
+fn values<T: redis::FromRedisValue>(answer: Value) -> Result<Vec<Option<T>>, ViewsError> {
+    Ok(redis::from_redis_value(answer).map_err(redis::RedisError::from)?)
+}
