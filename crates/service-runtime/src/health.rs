@@ -1,0 +1,86 @@
+//! Whether a process can do its work now: one check for each thing it depends on.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Ready, or why not.
+pub type State = Result<(), Cow<'static, str>>;
+
+/// All checks of a process. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness {
+    checks: Arc<Mutex<BTreeMap<&'static str, State>>>,
+}
+
+/// The handle by which one part of the process tells how it fares. Clones are the same check.
+#[derive(Debug, Clone)]
+pub struct Check {
+    name: &'static str,
+    readiness: Readiness,
+}
+
+impl Readiness {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a check, which is not ready until its handle says so.
+    pub fn check(&self, name: &'static str) -> Check {
+        self.lock().insert(name, Err("not known yet".into()));
+        Check { name, readiness: self.clone() }
+    }
+
+    /// The state of every check by its name. A process is ready when all of them are.
+    pub fn states(&self) -> BTreeMap<&'static str, State> {
+        self.lock().clone()
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.lock().values().all(Result::is_ok)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, State>> {
+        // A map of plain values is whole even if somebody panicked while holding it.
+        self.checks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Check {
+    pub fn ready(&self) {
+        let name = self.name;
+        if self.set(Ok(())).is_some_and(|before| before.is_err()) {
+            tracing::info!(check = name, "Ready: {name}");
+        }
+    }
+
+    pub fn not_ready(&self, why: impl Into<Cow<'static, str>>) {
+        let (name, why) = (self.name, why.into());
+        if self.set(Err(why.clone())).is_some_and(|before| before.is_ok()) {
+            tracing::warn!(check = name, "Not ready any more: {name}, {why}");
+        }
+    }
+
+    fn set(&self, state: State) -> Option<State> {
+        self.readiness.lock().insert(self.name, state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_ready_when_all_its_checks_are() {
+        let readiness = Readiness::new();
+        let (postgres, kafka) = (readiness.check("postgres"), readiness.check("kafka"));
+        assert!(!readiness.is_ready());
+        postgres.ready();
+        assert!(!readiness.is_ready());
+        kafka.clone().ready();
+        assert!(readiness.is_ready());
+        postgres.not_ready("connection refused");
+        assert!(!readiness.is_ready());
+        assert_eq!(readiness.states()["postgres"], Err("connection refused".into()));
+    }
+}

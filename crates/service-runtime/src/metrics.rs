@@ -1,0 +1,44 @@
+//! Counters and histograms for Prometheus. Anybody counts with the macros of `metrics`; this is where the
+//! numbers are kept and turned into text.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio_util::sync::CancellationToken;
+
+/// Upper bounds of the histograms whose names end in `_seconds`: from a hit in memory to a timeout.
+const SECONDS: [f64; 15] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// The numbers of this process. The second call gets those of the first, since tests start several
+/// services in one process.
+pub fn install() -> anyhow::Result<PrometheusHandle> {
+    static INSTALLED: OnceLock<PrometheusHandle> = OnceLock::new();
+    if let Some(handle) = INSTALLED.get() {
+        return Ok(handle.clone());
+    }
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
+        .context("while setting the bounds of histograms")?
+        .build_recorder();
+    let handle = INSTALLED.get_or_init(|| {
+        let handle = recorder.handle();
+        // Fails only where another recorder was installed by hand, which then gets the numbers.
+        if metrics::set_global_recorder(recorder).is_err() {
+            tracing::warn!("Metrics are recorded elsewhere");
+        }
+        handle
+    });
+    Ok(handle.clone())
+}
+
+/// Tidies the histograms now and then: what was observed waits in a list until somebody looks, and
+/// nobody may.
+pub async fn keep_tidy(handle: PrometheusHandle, stop: CancellationToken) {
+    let mut every = tokio::time::interval(Duration::from_secs(5));
+    while stop.run_until_cancelled(every.tick()).await.is_some() {
+        handle.run_upkeep();
+    }
+}

@@ -1,0 +1,232 @@
+//! The tasks that make up a process: how they start together, and how they end.
+//!
+//! There are two stages, because order matters when stopping. Most tasks are `work`: they are told to
+//! stop first. What they need until their end (whoever writes for them, the ops port) is spawned with
+//! [`Tasks::spawn_last`] and is told once the work is done.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use clap::Args;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Check, Readiness};
+
+/// How long stopping may take.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct DrainArgs {
+    /// How many seconds work in hand has to finish once the process is told to stop
+    #[arg(
+        long,
+        env = "INKSTREAM_DRAIN_SECONDS",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u64).range(1..=3600),
+    )]
+    pub drain_seconds: u64,
+}
+
+impl DrainArgs {
+    pub fn limit(self) -> Duration {
+        Duration::from_secs(self.drain_seconds)
+    }
+
+    /// The part of it that requests in hand get; the rest is for what ends after the last of them.
+    pub fn limit_for_requests(self) -> Duration {
+        self.limit().mul_f64(0.9)
+    }
+}
+
+/// All tasks of a process. If one ends, all do.
+#[derive(Debug)]
+pub struct Tasks {
+    work: Stage,
+    last: Stage,
+    drain_limit: Duration,
+    running: Check,
+}
+
+impl Tasks {
+    /// Adds a check `running` to `readiness`, which ends when stopping begins.
+    pub fn new(drain: DrainArgs, readiness: &Readiness) -> Self {
+        Self {
+            work: Stage::default(),
+            last: Stage::default(),
+            drain_limit: drain.limit(),
+            running: readiness.check("running"),
+        }
+    }
+
+    /// Starts a task that ends of itself, its work done, once its token is cancelled.
+    pub fn spawn<F>(&mut self, name: &'static str, task: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        self.work.spawn(name, task);
+    }
+
+    /// The same, but the token is cancelled only after all tasks of [`Tasks::spawn`] have ended.
+    pub fn spawn_last<F>(&mut self, name: &'static str, task: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        self.last.spawn(name, task);
+    }
+
+    /// Runs until `shutdown` completes or a task ends, then lets work in hand finish.
+    pub async fn run_until(mut self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+        self.running.ready();
+        let outcome = tokio::select! {
+            () = pin!(shutdown) => Ok(()),
+            // Half a service looks healthy and is not. If one task ends, all do, and whoever started
+            // the process starts it again.
+            Some(ended) = self.work.next() => Err(gave_up(ended)),
+            Some(ended) = self.last.next() => Err(gave_up(ended)),
+        };
+
+        self.running.not_ready("stopping");
+        let drained = timeout(self.drain_limit, async {
+            let worked = self.work.drain().await;
+            worked.and(self.last.drain().await)
+        });
+        let drained = drained.await.unwrap_or_else(|_elapsed| {
+            let names = [self.work.names(), self.last.names()].concat().join(", ");
+            Err(anyhow!("work in hand did not finish in time: {names}"))
+        });
+        outcome.and(drained)
+    }
+}
+
+type Ended = (&'static str, anyhow::Result<()>);
+
+fn gave_up((name, ended): Ended) -> anyhow::Error {
+    match ended {
+        Ok(()) => anyhow!("the task `{name}` ended before it was told to"),
+        Err(error) => error.context(format!("the task `{name}` gave up")),
+    }
+}
+
+/// Tasks that are told to stop together.
+#[derive(Debug, Default)]
+struct Stage {
+    tasks: JoinSet<anyhow::Result<()>>,
+    names: HashMap<Id, &'static str>,
+    stop: CancellationToken,
+}
+
+impl Stage {
+    fn spawn<F>(&mut self, name: &'static str, task: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let handle = self.tasks.spawn(task(self.stop.clone()));
+        self.names.insert(handle.id(), name);
+    }
+
+    /// The next task to end, or `None` when there is none left.
+    async fn next(&mut self) -> Option<Ended> {
+        let (id, ended) = match self.tasks.join_next_with_id().await? {
+            Ok((id, ended)) => (id, ended),
+            Err(error) => (error.id(), Err(panicked(error))),
+        };
+        Some((self.names.remove(&id).unwrap_or("unnamed"), ended))
+    }
+
+    /// Tells all to stop and waits for them; all of them, even if one fails.
+    async fn drain(&mut self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        let mut outcome = Ok(());
+        while let Some((name, ended)) = self.next().await {
+            let ended = ended.with_context(|| format!("the task `{name}` failed while stopping"));
+            outcome = outcome.and(ended);
+        }
+        outcome
+    }
+
+    fn names(&self) -> Vec<&'static str> {
+        self.names.values().copied().collect()
+    }
+}
+
+fn panicked(error: JoinError) -> anyhow::Error {
+    anyhow::Error::new(error).context("it panicked")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    fn tasks() -> Tasks {
+        Tasks::new(DrainArgs { drain_seconds: 1 }, &Readiness::new())
+    }
+
+    async fn until_stopped(stop: CancellationToken) -> anyhow::Result<()> {
+        stop.cancelled().await;
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn work_ends_before_what_it_needs() {
+        let order = Arc::new(Mutex::new(vec![]));
+        let note = |name: &'static str, takes| {
+            let order = order.clone();
+            async move |stop: CancellationToken| {
+                stop.cancelled().await;
+                tokio::time::sleep(Duration::from_millis(takes)).await;
+                order.lock().unwrap().push(name);
+                Ok(())
+            }
+        };
+        let mut tasks = tasks();
+        tasks.spawn_last("writer", note("writer", 0));
+        tasks.spawn("http", note("http", 50));
+        tasks.run_until(async {}).await.unwrap();
+        assert_eq!(*order.lock().unwrap(), ["http", "writer"]);
+    }
+
+    #[tokio::test]
+    async fn one_task_that_fails_ends_all_and_is_named() {
+        let mut tasks = tasks();
+        tasks.spawn("http", until_stopped);
+        tasks.spawn("relay", async |_| anyhow::bail!("the lease is lost"));
+        let error = tasks.run_until(std::future::pending()).await.unwrap_err();
+        assert_eq!(format!("{error:#}"), "the task `relay` gave up: the lease is lost");
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_named() {
+        let mut tasks = tasks();
+        tasks.spawn_last("writer", async |_| panic!("no"));
+        let error = tasks.run_until(std::future::pending()).await.unwrap_err();
+        assert!(format!("{error:#}").starts_with("the task `writer` gave up: it panicked"));
+    }
+
+    #[tokio::test]
+    async fn work_that_does_not_finish_in_time_is_named() {
+        let mut tasks = tasks();
+        tasks.spawn("http", until_stopped);
+        tasks.spawn("relay", async |_| std::future::pending().await);
+        let error = tasks.run_until(async {}).await.unwrap_err();
+        assert_eq!(format!("{error:#}"), "work in hand did not finish in time: relay");
+    }
+
+    #[tokio::test]
+    async fn a_process_that_stops_is_not_ready() {
+        let readiness = Readiness::new();
+        let mut tasks = Tasks::new(DrainArgs { drain_seconds: 1 }, &readiness);
+        let seen = readiness.clone();
+        tasks.spawn("http", async move |stop: CancellationToken| {
+            assert!(seen.is_ready());
+            stop.cancelled().await;
+            assert!(!seen.is_ready());
+            Ok(())
+        });
+        let soon = tokio::time::sleep(Duration::from_millis(50));
+        tasks.run_until(soon).await.unwrap();
+    }
+}
