@@ -1,0 +1,136 @@
+//! The author who makes a request.
+
+use axum::extract::{FromRef, FromRequestParts, OptionalFromRequestParts};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use domain::AuthorId;
+
+use super::TokenVerifier;
+use crate::Problem;
+
+/// Tokens of ours have a few hundred bytes. Nobody should make us hash much more.
+const MAX_HEADER_BYTES: usize = 8192;
+
+/// Who is asking, by the name they have now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    pub author_id: AuthorId,
+    pub name: Option<String>,
+}
+
+/// As a parameter of a handler: nobody gets past it without a good token.
+impl<S> FromRequestParts<S> for Actor
+where
+    TokenVerifier: FromRef<S>,
+    S: Send + Sync,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let token = token(&parts.headers)?;
+        let token = token.ok_or_else(|| Problem::unauthenticated("a bearer token is required"))?;
+        TokenVerifier::from_ref(state).verify(token)
+    }
+}
+
+/// As an `Option`: no token is fine, a bad one is not, since its bearer believes to be known.
+impl<S> OptionalFromRequestParts<S> for Actor
+where
+    TokenVerifier: FromRef<S>,
+    S: Send + Sync,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Problem> {
+        let token = token(&parts.headers)?;
+        token.map(|token| TokenVerifier::from_ref(state).verify(token)).transpose()
+    }
+}
+
+/// The token in `Authorization: Bearer <token>`, if there is such a header.
+fn token(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let mut given = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = given.next() else { return Ok(None) };
+    if given.next().is_some() {
+        return Err(Problem::unauthenticated("there is more than one Authorization header"));
+    }
+    if value.len() > MAX_HEADER_BYTES {
+        return Err(Problem::unauthenticated("the Authorization header is too long"));
+    }
+    let token = value.to_str().ok().and_then(|text| text.split_once(' '));
+    let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    match token {
+        Some((_, token)) => Ok(Some(token.trim())),
+        None => Err(Problem::unauthenticated("the Authorization header holds no bearer token")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+
+    use super::*;
+    use crate::AuthArgs;
+
+    #[tokio::test]
+    async fn a_good_token_names_the_actor() {
+        let token = good_token();
+        for header in [format!("Bearer {token}"), format!("bearer  {token} ")] {
+            let actor = actor(&[&header]).await.unwrap();
+            assert_eq!(actor.author_id.as_str(), "anne");
+            assert_eq!(maybe_actor(&[&header]).await, Ok(Some(actor)));
+        }
+    }
+
+    #[tokio::test]
+    async fn anything_else_is_refused() {
+        let token = good_token();
+        let good = format!("Bearer {token}");
+        let long = format!("Bearer {}", "x".repeat(MAX_HEADER_BYTES));
+        for headers in [
+            &[token.as_str()][..],
+            &["Bearer"],
+            &["Bearer "],
+            &[&format!("Basic {token}")],
+            &[&good, &good],
+            &[&long],
+        ] {
+            assert_eq!(actor(headers).await.unwrap_err().code(), "unauthenticated");
+            assert_eq!(maybe_actor(headers).await.unwrap_err().code(), "unauthenticated");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_may_ask_where_a_token_is_optional() {
+        assert_eq!(actor(&[]).await.unwrap_err().code(), "unauthenticated");
+        assert_eq!(maybe_actor(&[]).await, Ok(None));
+    }
+
+    fn args() -> AuthArgs {
+        let secret = Some("a secret of at least thirty-two bytes".to_owned());
+        AuthArgs { jwt_secret: secret, ..AuthArgs::default() }
+    }
+
+    fn good_token() -> String {
+        let anne = Actor { author_id: "anne".parse().unwrap(), name: None };
+        crate::bearer::sign(&args(), &anne, std::time::Duration::from_secs(60)).unwrap()
+    }
+
+    fn request(headers: &[&str]) -> Parts {
+        let request = headers.iter().fold(Request::builder(), |request, value| {
+            request.header(header::AUTHORIZATION, *value)
+        });
+        request.body(()).unwrap().into_parts().0
+    }
+
+    async fn actor(headers: &[&str]) -> Result<Actor, Problem> {
+        let verifier = TokenVerifier::new(&args()).unwrap();
+        <Actor as FromRequestParts<_>>::from_request_parts(&mut request(headers), &verifier).await
+    }
+
+    async fn maybe_actor(headers: &[&str]) -> Result<Option<Actor>, Problem> {
+        let verifier = TokenVerifier::new(&args()).unwrap();
+        <Actor as OptionalFromRequestParts<_>>::from_request_parts(&mut request(headers), &verifier)
+            .await
+    }
+}

@@ -1,0 +1,144 @@
+//! What surrounds every handler: limits on size and time, refusals in one shape, and numbers.
+
+use std::any::Any;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{HeaderValue, Method, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use metrics::Label;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::Problem;
+use crate::body::MAX_BODY_BYTES;
+
+/// Puts the same surroundings around every route. To be called once the routes are all there.
+pub fn surround<S>(routes: Router<S>, time_limit: Duration) -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    routes
+        .fallback(async || Problem::not_found("there is nothing at this address"))
+        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(from_fn_with_state(time_limit, limit_time))
+        .layer(CatchPanicLayer::custom(answer_for_panic))
+        .layer(from_fn(forbid_sniffing))
+        .layer(from_fn(count))
+}
+
+/// Ends a request that takes too long, be it that we are slow or that its body never arrives.
+async fn limit_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+    let answer = tokio::time::timeout(limit, next.run(request)).await;
+    answer.unwrap_or_else(|_elapsed| {
+        Problem::unavailable("the request took too long", 1).into_response()
+    })
+}
+
+fn answer_for_panic(_panic: Box<dyn Any + Send>) -> Response {
+    // What happened has been printed where it happened.
+    Problem::internal().into_response()
+}
+
+/// Keeps browsers from guessing that what somebody wrote might be a page or a script.
+async fn forbid_sniffing(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let nosniff = HeaderValue::from_static("nosniff");
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    response
+}
+
+/// Counts requests and their time by route. Routes and methods that are not ours share one name, lest
+/// strangers invent numbers without end.
+async fn count(request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let path = request.extensions().get::<MatchedPath>();
+    let route = path.map_or("none", MatchedPath::as_str).to_owned();
+    let method = known(request.method());
+    let response = next.run(request).await;
+
+    let status = response.status().as_str().to_owned();
+    let labels =
+        [Label::new("route", route), Label::new("method", method), Label::new("status", status)];
+    metrics::counter!("http_requests_total", labels.iter()).increment(1);
+    metrics::histogram!("http_request_duration_seconds", labels.iter()).record(begun.elapsed());
+    response
+}
+
+fn known(method: &Method) -> &'static str {
+    const NAMES: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    NAMES.into_iter().find(|name| *name == method.as_str()).unwrap_or("other")
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::StatusCode;
+    use axum::routing::{get, post};
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::{Json, PathId};
+
+    #[tokio::test]
+    async fn what_no_route_takes_is_a_problem() {
+        let answer = ask(Method::GET, "/nowhere", Body::empty()).await;
+        expect(&answer, StatusCode::NOT_FOUND);
+        let answer = ask(Method::POST, "/slow", Body::empty()).await;
+        expect(&answer, StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(answer.headers()["allow"], "GET,HEAD");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_shaped_like_an_id_is_not_found() {
+        expect(&ask(Method::GET, "/things/x", Body::empty()).await, StatusCode::NOT_FOUND);
+        expect(&ask(Method::GET, "/things/%ff", Body::empty()).await, StatusCode::NOT_FOUND);
+        assert_eq!(ask(Method::GET, "/things/7", Body::empty()).await.status(), StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_takes_too_long_is_ended() {
+        let answer = ask(Method::GET, "/slow", Body::empty()).await;
+        expect(&answer, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.headers()["retry-after"], "1");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered() {
+        let answer = ask(Method::GET, "/panic", Body::empty()).await;
+        expect(&answer, StatusCode::INTERNAL_SERVER_ERROR);
+    }
+
+    #[tokio::test]
+    async fn a_body_has_at_most_so_many_bytes() {
+        let spaces = |count| Body::from(format!("{{}}{}", " ".repeat(count - 2)));
+        let answer = ask(Method::POST, "/echo", spaces(MAX_BODY_BYTES)).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        let answer = ask(Method::POST, "/echo", spaces(MAX_BODY_BYTES + 1)).await;
+        expect(&answer, StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    fn expect(answer: &Response, status: StatusCode) {
+        assert_eq!(answer.status(), status);
+        assert_eq!(answer.headers()["content-type"], "application/problem+json");
+        assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
+    }
+
+    async fn ask(method: Method, path: &str, body: Body) -> Response {
+        let slow = async || tokio::time::sleep(Duration::from_secs(60)).await;
+        let echo = async |Json(_): Json<serde_json::Value>| ();
+        let thing = async |PathId(_): PathId<u8>| ();
+        let routes = Router::new()
+            .route("/slow", get(slow))
+            .route("/panic", get(async || -> () { panic!("no") }))
+            .route("/echo", post(echo))
+            .route("/things/{id}", get(thing));
+        let request = Request::builder().method(method).uri(path);
+        let request = request.header(header::CONTENT_TYPE, "application/json");
+        let answer =
+            surround(routes, Duration::from_millis(50)).oneshot(request.body(body).unwrap());
+        answer.await.unwrap()
+    }
+}

@@ -1,0 +1,17 @@
+//! What both HTTP services say alike: who is asking, how a request is read, how a refusal looks, and
+//! the limits around every handler.
+//!
+//! What a service does is left to the service.
+
+pub mod bearer;
+pub mod body;
+pub mod layers;
+pub mod path;
+pub mod problem;
+pub mod validation;
+
+pub use bearer::{Actor, AuthArgs, TokenVerifier};
+pub use body::{FormOrJson, Json, MergePatch};
+pub use path::PathId;
+pub use problem::Problem;
+pub use validation::{FieldError, FieldErrors};

@@ -1,0 +1,175 @@
+//! Refusals as problem documents (RFC 9457), each with a code that stays the same.
+
+use std::borrow::Cow;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::FieldError;
+
+/// A refusal, as a client sees it. The code is for programs, the detail for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    detail: Cow<'static, str>,
+    errors: Vec<FieldError>,
+    retry_after_seconds: Option<u32>,
+}
+
+/// The members of the document. The code says more than a type would, so the type is the blank one,
+/// whose title is that of the status.
+#[derive(Serialize)]
+struct Document<'a> {
+    r#type: &'static str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'static str,
+    #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
+    errors: &'a [FieldError],
+}
+
+type Detail = Cow<'static, str>;
+
+impl Problem {
+    fn new(status: StatusCode, code: &'static str, detail: impl Into<Detail>) -> Self {
+        Self { status, code, detail: detail.into(), errors: vec![], retry_after_seconds: None }
+    }
+
+    /// The request cannot be read at all.
+    pub fn invalid_request(detail: impl Into<Detail>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", detail)
+    }
+
+    /// It is not known who is asking.
+    pub fn unauthenticated(detail: impl Into<Detail>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
+    }
+
+    /// It is known who is asking, and they may not.
+    pub fn forbidden(detail: impl Into<Detail>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
+    }
+
+    pub fn not_found(detail: impl Into<Detail>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", detail)
+    }
+
+    pub fn method_not_allowed() -> Self {
+        let detail = "this address does not take this method";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+    }
+
+    /// It was there and is not any more.
+    pub fn gone(detail: impl Into<Detail>) -> Self {
+        Self::new(StatusCode::GONE, "gone", detail)
+    }
+
+    /// Others changed the same thing at the same time, again and again.
+    pub fn version_conflict(detail: impl Into<Detail>) -> Self {
+        Self::new(StatusCode::CONFLICT, "version_conflict", detail)
+    }
+
+    /// The slug that the author asked for belongs to another post.
+    pub fn slug_taken() -> Self {
+        let detail = "this slug belongs to another post";
+        Self::new(StatusCode::CONFLICT, "slug_taken", detail)
+    }
+
+    pub fn too_large(detail: impl Into<Detail>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
+    }
+
+    pub fn unsupported_media_type(detail: impl Into<Detail>) -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
+    }
+
+    /// The request can be read, and some of its fields cannot be accepted.
+    pub fn validation_failed(errors: Vec<FieldError>) -> Self {
+        let detail = "some fields of the request cannot be accepted";
+        let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed", detail);
+        Self { errors, ..problem }
+    }
+
+    /// Our own fault. What exactly went wrong is for our log, not for clients.
+    pub fn internal() -> Self {
+        let detail = "something went wrong on our side";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
+    }
+
+    /// Not now; trying again after so many seconds may succeed.
+    pub fn unavailable(detail: impl Into<Detail>, retry_after_seconds: u32) -> Self {
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail);
+        Self { retry_after_seconds: Some(retry_after_seconds), ..problem }
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let document = Document {
+            r#type: "about:blank",
+            title: self.status.canonical_reason().unwrap_or_default(),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            code: self.code,
+            errors: &self.errors,
+        };
+        let mut response = (self.status, axum::Json(document)).into_response();
+        let headers = response.headers_mut();
+        let media_type = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, media_type);
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = self.retry_after_seconds {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_problem_is_a_problem_document() {
+        let error = FieldError::new("title", "empty", "must not be empty");
+        let response = Problem::validation_failed(vec![error]).into_response();
+        assert_eq!(response.status(), 422);
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        let body = to_bytes(response.into_body(), 1000).await.unwrap();
+        assert_eq!(
+            serde_json::from_slice::<Value>(&body).unwrap(),
+            json!({
+                "type": "about:blank",
+                "title": "Unprocessable Entity",
+                "status": 422,
+                "detail": "some fields of the request cannot be accepted",
+                "code": "validation_failed",
+                "errors": [{ "field": "title", "code": "empty", "message": "must not be empty" }],
+            })
+        );
+    }
+
+    #[test]
+    fn a_problem_says_what_to_do_next_in_its_headers() {
+        let response = Problem::unavailable("busy", 2).into_response();
+        assert_eq!(response.headers()["retry-after"], "2");
+        let response = Problem::unauthenticated("who are you").into_response();
+        assert_eq!(response.headers()["www-authenticate"], "Bearer");
+    }
+}
