@@ -1,0 +1,31 @@
+//! Waiting for something to become true, instead of sleeping and hoping.
+
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(15);
+
+/// Asks until the answer is yes.
+///
+/// # Panics
+///
+/// After 20 s, saying that `what` did not happen.
+pub async fn eventually(what: &str, condition: impl AsyncFnMut() -> bool) {
+    eventually_within(LIMIT, what, condition).await;
+}
+
+/// As [`eventually`], with a limit of its own.
+pub async fn eventually_within(
+    limit: Duration,
+    what: &str,
+    mut condition: impl AsyncFnMut() -> bool,
+) {
+    let start = Instant::now();
+    // A condition that hangs must not outlast the limit either.
+    let asked = tokio::time::timeout(limit, async {
+        while !condition().await {
+            tokio::time::sleep(PAUSE).await;
+        }
+    });
+    assert!(asked.await.is_ok(), "this did not happen within {:?}: {what}", start.elapsed());
+}

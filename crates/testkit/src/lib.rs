@@ -1,0 +1,35 @@
+//! Real servers and separate rooms for tests: starts Postgres, Redis and Kafka, gives each test a
+//! database, topic and prefix of its own, cuts wires and kills processes. Knows no service.
+//!
+//! What starts and stops servers returns a `Result`, since the launcher behind `make run` uses it
+//! too. What only tests call panics with a sentence, so that a test reads without error handling.
+
+mod place;
+mod ports;
+mod process;
+mod service;
+
+mod kafka;
+mod postgres;
+mod redis_server;
+
+mod database;
+mod eventually;
+mod own;
+mod proxy;
+mod shared;
+mod topics;
+
+pub use database::TestDatabase;
+pub use eventually::{eventually, eventually_within};
+pub use kafka::{Kafka, KafkaOptions, Proxied};
+pub use own::{own_kafka, own_kafka_behind_proxy, own_postgres, own_redis, own_redis_with};
+pub use place::{Place, data_path, remove_leftovers, workspace_root};
+pub use ports::{free_port, require_free};
+pub use postgres::{Postgres, PostgresOptions};
+pub use process::{Launch, Process, Signal};
+pub use proxy::Proxy;
+pub use redis_server::{Redis, RedisOptions};
+pub use service::{service_binary, service_process};
+pub use shared::{KAFKA, KAFKA_PROXIED, POSTGRES_URL, REDIS_URL, Shared, shared, unique_name};
+pub use topics::{create_topic, delete_topic, topic_partitions};

@@ -1,0 +1,86 @@
+//! Servers of a single test's own: for tests that kill, flush or fill them. Their folders vanish
+//! with them.
+
+use crate::{
+    Kafka, KafkaOptions, Place, Postgres, PostgresOptions, Proxied, Proxy, Redis, RedisOptions,
+};
+
+/// # Panics
+///
+/// If it does not start.
+pub async fn own_postgres() -> Postgres {
+    let place = Place::passing_for_postgres("postgres").expect("no folder for Postgres");
+    let options = PostgresOptions {
+        log: place.log(),
+        place,
+        port: 0,
+        // Such a test uses a handful of connections, and several run at once.
+        settings: vec![("shared_buffers".to_owned(), "32MB".to_owned())],
+    };
+    Postgres::start(options).await.expect("the test's own Postgres did not start")
+}
+
+/// # Panics
+///
+/// If it does not start.
+pub async fn own_redis() -> Redis {
+    own_redis_with(&[]).await
+}
+
+/// With settings as in `redis.conf`: `("maxmemory", "20mb")`.
+///
+/// # Panics
+///
+/// If it does not start.
+pub async fn own_redis_with(settings: &[(&str, &str)]) -> Redis {
+    let place = Place::passing("redis").expect("no folder for Redis");
+    let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let options = RedisOptions {
+        log: place.log(),
+        place,
+        port: 0,
+        durable: false,
+        settings: settings.collect(),
+    };
+    Redis::start(options).await.expect("the test's own Redis did not start")
+}
+
+/// # Panics
+///
+/// If it does not start.
+pub async fn own_kafka() -> Kafka {
+    start_kafka(Vec::new()).await
+}
+
+/// A Kafka and a proxy in front of it. Clients given the proxy's address stay behind it; those
+/// given `Kafka::brokers` go straight.
+///
+/// # Panics
+///
+/// If it does not start.
+pub async fn own_kafka_behind_proxy() -> (Kafka, Proxy) {
+    let way = Proxied::on_free_ports().expect("no free ports");
+    let kafka = start_kafka(vec![way]).await;
+    let proxy = Proxy::on_port(way.told, &format!("127.0.0.1:{}", way.listens))
+        .expect("the proxy's port was taken");
+    (kafka, proxy)
+}
+
+async fn start_kafka(proxied: Vec<Proxied>) -> Kafka {
+    let place = Place::passing("kafka").expect("no folder for Kafka");
+    let options = KafkaOptions {
+        log: place.log(),
+        place,
+        port: 0,
+        controller_port: 0,
+        heap_megabytes: 384,
+        proxied,
+        // A broker that was killed is let back in when its old session has run out, by default
+        // after 9 s.
+        settings: vec![
+            ("broker.session.timeout.ms".to_owned(), "2000".to_owned()),
+            ("broker.heartbeat.interval.ms".to_owned(), "400".to_owned()),
+        ],
+    };
+    Kafka::start(options).await.expect("the test's own Kafka did not start")
+}

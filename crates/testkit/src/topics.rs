@@ -1,0 +1,84 @@
+//! Topics for tests.
+
+use std::time::Duration;
+
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer},
+};
+
+use crate::eventually;
+
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// Creates a topic and waits until each partition has a leader.
+///
+/// # Panics
+///
+/// If Kafka refuses or does not answer.
+pub async fn create_topic(brokers: &str, name: &str, partitions: usize) {
+    let count = i32::try_from(partitions).expect("a topic has fewer partitions");
+    let topic = NewTopic::new(name, count, TopicReplication::Fixed(1));
+    let results = admin(brokers)
+        .create_topics(&[topic], &AdminOptions::new().request_timeout(Some(LIMIT)))
+        .await
+        .expect("Kafka did not answer");
+    for result in results {
+        result.unwrap_or_else(|(topic, code)| panic!("could not create the topic {topic}: {code}"));
+    }
+    eventually("every partition of the new topic has a leader", async || {
+        leaders(brokers, name).await == partitions
+    })
+    .await;
+}
+
+/// # Panics
+///
+/// If Kafka refuses or does not answer.
+pub async fn delete_topic(brokers: &str, name: &str) {
+    let results = admin(brokers)
+        .delete_topics(&[name], &AdminOptions::new().request_timeout(Some(LIMIT)))
+        .await
+        .expect("Kafka did not answer");
+    for result in results {
+        result.unwrap_or_else(|(topic, code)| panic!("could not delete the topic {topic}: {code}"));
+    }
+}
+
+/// How many partitions a topic has; 0 if there is no such topic.
+///
+/// # Panics
+///
+/// If Kafka does not answer.
+pub async fn topic_partitions(brokers: &str, name: &str) -> usize {
+    partitions(brokers, name).await.len()
+}
+
+async fn leaders(brokers: &str, name: &str) -> usize {
+    partitions(brokers, name).await.into_iter().filter(|leader| *leader >= 0).count()
+}
+
+/// The leader of each partition, -1 where there is none.
+async fn partitions(brokers: &str, name: &str) -> Vec<i32> {
+    let (brokers, name) = (brokers.to_owned(), name.to_owned());
+    tokio::task::spawn_blocking(move || {
+        let client: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", brokers)
+            .create()
+            .expect("a Kafka client was not made");
+        let cluster = client.fetch_metadata(Some(&name), LIMIT).expect("Kafka did not answer");
+        let topics = cluster.topics().iter();
+        topics.flat_map(|topic| topic.partitions()).map(|partition| partition.leader()).collect()
+    })
+    .await
+    .expect("asking Kafka panicked")
+}
+
+fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .create()
+        .expect("a Kafka client was not made")
+}
