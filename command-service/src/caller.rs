@@ -1,0 +1,94 @@
+//! Who sent a request, and the trace it belongs to: what is kept beside every event it causes.
+
+use std::collections::HashMap;
+
+use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
+use domain::AuthorId;
+use domain::post::Author;
+use http_api::{Actor, Problem};
+
+use crate::service::Service;
+
+#[derive(Debug)]
+pub(crate) struct Caller {
+    actor: Actor,
+    traceparent: Option<String>,
+}
+
+impl Caller {
+    pub(crate) fn author_id(&self) -> AuthorId {
+        self.actor.author_id.clone()
+    }
+
+    pub(crate) fn author(&self) -> Author {
+        Author { id: self.author_id(), name: self.actor.name.clone() }
+    }
+
+    pub(crate) fn metadata(&self) -> HashMap<String, String> {
+        let actor = ("actor".to_owned(), self.actor.author_id.to_string());
+        let trace = self.traceparent.clone().map(|trace| ("traceparent".to_owned(), trace));
+        [Some(actor), trace].into_iter().flatten().collect()
+    }
+}
+
+impl FromRequestParts<Service> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, Problem> {
+        let actor = <Actor as FromRequestParts<_>>::from_request_parts(parts, service).await?;
+        Ok(Self { actor, traceparent: traceparent(&parts.headers) })
+    }
+}
+
+/// The W3C trace context (<https://www.w3.org/TR/trace-context/>), if there is one and it is well
+/// formed. A bad one is not worth refusing a command for.
+fn traceparent(headers: &HeaderMap) -> Option<String> {
+    let mut given = headers.get_all("traceparent").iter();
+    let text = given.next()?.to_str().ok()?;
+    let parts: Vec<&str> = text.split('-').collect();
+    let [version, trace, parent, flags] = parts[..] else { return None };
+    let hex = |part: &str, digits: usize| {
+        part.len() == digits && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let id = |part: &str, digits| hex(part, digits) && part.bytes().any(|b| b != b'0');
+    let good =
+        hex(version, 2) && version != "ff" && id(trace, 32) && id(parent, 16) && hex(flags, 2);
+    (good && given.next().is_none()).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    fn read(values: &[&str]) -> Option<String> {
+        let pair = |value: &&str| ("traceparent".parse().unwrap(), value.parse().unwrap());
+        traceparent(&values.iter().map(pair).collect())
+    }
+
+    #[test]
+    fn a_well_formed_trace_is_kept() {
+        assert_eq!(read(&[GOOD]).as_deref(), Some(GOOD));
+    }
+
+    #[test]
+    fn anything_else_is_ignored() {
+        assert_eq!(read(&[]), None);
+        assert_eq!(read(&[GOOD, GOOD]), None);
+        for bad in [
+            "",
+            "00",
+            &GOOD.to_uppercase(),
+            &GOOD.replacen("00", "ff", 1),
+            &format!("{GOOD}-more"),
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "00-0af7651916cd43dd8448eb211c80319-b7ad6b7169203331-01",
+        ] {
+            assert_eq!(read(&[bad]), None, "{bad} was kept");
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Every setting, with its default and its reason.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+use domain::{AuthorId, Partitions};
+use http_api::AuthArgs;
+use service_runtime::{DrainArgs, Secret, TelemetryArgs};
+
+/// Takes commands, records events and publishes them
+#[derive(Debug, Clone, Parser)]
+#[command(name = "command-service", version)]
+pub struct Config {
+    /// Where the store of events is: postgres://user:password@host:port/name
+    #[arg(long, env = "INKSTREAM_DATABASE_URL", hide_env_values = true)]
+    pub database_url: Secret,
+
+    /// How many connections to Postgres this process opens at most to load posts; three more are for
+    /// recording and publishing
+    #[arg(
+        long,
+        env = "INKSTREAM_DATABASE_CONNECTIONS",
+        default_value_t = 8,
+        value_parser = clap::value_parser!(u32).range(2..=1000),
+    )]
+    pub database_connections: u32,
+
+    /// Brokers by which Kafka is found: host:port, separated by commas
+    #[arg(long, env = "INKSTREAM_KAFKA_BROKERS")]
+    pub kafka_brokers: String,
+
+    /// The topic that carries the events
+    #[arg(long, env = "INKSTREAM_KAFKA_TOPIC", default_value = "inkstream.events")]
+    pub kafka_topic: String,
+
+    /// How many brokers keep a copy of the topic, if it has to be created
+    #[arg(
+        long,
+        env = "INKSTREAM_KAFKA_REPLICATION",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(i32).range(1..=100),
+    )]
+    pub kafka_replication: i32,
+
+    /// Where commands are taken
+    #[arg(long, env = "INKSTREAM_HTTP_ADDRESS", default_value = "127.0.0.1:8080")]
+    pub http_address: SocketAddr,
+
+    /// Where health and metrics are told, apart from the world
+    #[arg(long, env = "INKSTREAM_OPS_ADDRESS", default_value = "127.0.0.1:9080")]
+    pub ops_address: SocketAddr,
+
+    /// Where readers find the pages, for the Location of what was made
+    #[arg(
+        long,
+        env = "INKSTREAM_PUBLIC_URL",
+        default_value = "http://127.0.0.1:8081",
+        value_parser = public_url,
+    )]
+    pub public_url: String,
+
+    /// How many seconds a request may take, from its head to its answer
+    #[arg(
+        long,
+        env = "INKSTREAM_REQUEST_SECONDS",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u64).range(1..=300),
+    )]
+    pub request_seconds: u64,
+
+    /// How many KiB of commits may wait for Postgres before further ones are turned away
+    #[arg(
+        long,
+        env = "INKSTREAM_QUEUE_KIB",
+        default_value_t = 16_384,
+        // One commit may be as large as a request's body.
+        value_parser = clap::value_parser!(u32).range(2048..),
+    )]
+    pub queue_kib: u32,
+
+    /// How many KiB of memory are for aggregates used lately, which then need no reading
+    #[arg(long, env = "INKSTREAM_RECENT_KIB", default_value_t = 32_768)]
+    pub recent_kib: u32,
+
+    /// For how many seconds the relay holds its lease: this long nothing is published after the
+    /// process that held it dies
+    #[arg(
+        long,
+        env = "INKSTREAM_LEASE_SECONDS",
+        default_value_t = 3,
+        value_parser = clap::value_parser!(u64).range(1..=300),
+    )]
+    pub lease_seconds: u64,
+
+    #[command(flatten)]
+    pub auth: AuthArgs,
+    #[command(flatten)]
+    pub drain: DrainArgs,
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+}
+
+impl Config {
+    pub fn request_limit(&self) -> Duration {
+        Duration::from_secs(self.request_seconds)
+    }
+
+    pub fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease_seconds)
+    }
+}
+
+/// Brings the tables up to date, and creates the store if there is none
+#[derive(Debug, Clone, Parser)]
+#[command(name = "migrate")]
+pub struct MigrateArgs {
+    /// Where the store of events is: postgres://user:password@host:port/name
+    #[arg(long, env = "INKSTREAM_DATABASE_URL", hide_env_values = true)]
+    pub database_url: Secret,
+
+    /// Into how many equal parts a new store is divided, for good [default: 16]
+    #[arg(long, value_parser = partitions)]
+    pub partitions: Option<Partitions>,
+
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+}
+
+/// Begins a new life of the store, after Postgres came back from a backup at an earlier state
+#[derive(Debug, Clone, Parser)]
+#[command(name = "new-incarnation")]
+pub struct IncarnationArgs {
+    /// Where the store of events is: postgres://user:password@host:port/name
+    #[arg(long, env = "INKSTREAM_DATABASE_URL", hide_env_values = true)]
+    pub database_url: Secret,
+
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+}
+
+/// Prints a bearer token, and nothing else
+#[derive(Debug, Clone, Parser)]
+#[command(name = "token")]
+pub struct TokenArgs {
+    /// The id of the author it speaks for
+    #[arg(long)]
+    pub author: AuthorId,
+
+    /// The name the author is shown by
+    #[arg(long)]
+    pub name: Option<String>,
+
+    /// For how many seconds it is good
+    #[arg(long, default_value_t = 86_400)]
+    pub seconds: u64,
+
+    #[command(flatten)]
+    pub auth: AuthArgs,
+}
+
+/// What the process is started for.
+#[derive(Debug, Clone)]
+pub enum Command {
+    Serve(Box<Config>),
+    Migrate(MigrateArgs),
+    NewIncarnation(IncarnationArgs),
+    Token(TokenArgs),
+}
+
+impl Command {
+    /// Reads the command line and the environment; ends the process if they cannot be read.
+    pub fn parse() -> Self {
+        Self::try_parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    pub fn try_parse_from<T: Into<std::ffi::OsString> + Clone>(
+        words: impl IntoIterator<Item = T>,
+    ) -> Result<Self, clap::Error> {
+        // A derived enum of subcommands would either hide the settings of the service behind one,
+        // or demand them of all.
+        let matches = Config::command()
+            .subcommands([MigrateArgs::command(), IncarnationArgs::command(), TokenArgs::command()])
+            .subcommand_negates_reqs(true)
+            .try_get_matches_from(words)?;
+        match matches.subcommand() {
+            Some(("migrate", matches)) => MigrateArgs::from_arg_matches(matches).map(Self::Migrate),
+            Some(("new-incarnation", matches)) => {
+                IncarnationArgs::from_arg_matches(matches).map(Self::NewIncarnation)
+            }
+            Some((_token, matches)) => TokenArgs::from_arg_matches(matches).map(Self::Token),
+            None => Config::from_arg_matches(&matches).map(|config| Self::Serve(Box::new(config))),
+        }
+    }
+}
+
+fn public_url(text: &str) -> Result<String, String> {
+    let url = text.trim_end_matches('/');
+    let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    if host.is_none_or(str::is_empty) || !url.chars().all(|c| c.is_ascii_graphic()) {
+        return Err("expected an address such as https://blog.example.org".to_owned());
+    }
+    Ok(url.to_owned())
+}
+
+fn partitions(text: &str) -> Result<Partitions, String> {
+    let count = text.parse().ok().filter(|count| *count <= 1024);
+    count.and_then(Partitions::new).ok_or_else(|| "expected a number from 1 to 1024".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_needs_to_be_told_where_its_servers_are() {
+        let Ok(Command::Serve(config)) = parse("--database-url=postgres://x --kafka-brokers=y:1")
+        else {
+            panic!("the settings were refused")
+        };
+        assert_eq!(config.database_url.reveal(), "postgres://x");
+        assert_eq!(config.kafka_topic, "inkstream.events");
+        assert_eq!(config.request_limit(), Duration::from_secs(10));
+        assert!(!format!("{config:?}").contains("postgres://x"));
+        for missing in ["--database-url=postgres://x", "--kafka-brokers=y:1"] {
+            assert!(refused(missing).contains("required"));
+        }
+    }
+
+    #[test]
+    fn a_bad_setting_is_refused_by_name() {
+        for bad in [
+            "--request-seconds=0",
+            "--request-seconds=soon",
+            "--http-address=here",
+            "--public-url=blog.example.org",
+            "--public-url=https://",
+            "--queue-kib=1",
+            "--database-connections=0",
+            "--drain-seconds=0",
+            "--log-format=xml",
+            "--jwt-algorithm=HS256",
+        ] {
+            let refused = refused(&format!("--database-url=x --kafka-brokers=y {bad}"));
+            let name = bad.split('=').next().unwrap();
+            assert!(refused.contains(name), "{refused}");
+        }
+    }
+
+    #[test]
+    fn the_public_address_ends_without_a_slash() {
+        assert_eq!(public_url("https://b.example/").unwrap(), "https://b.example");
+    }
+
+    #[test]
+    fn a_subcommand_needs_its_own_settings_only() {
+        let migrate = parse("migrate --database-url=postgres://x --partitions=4");
+        assert!(matches!(migrate, Ok(Command::Migrate(args)) if args.partitions.is_some()));
+        let token = parse("token --author=anne --name=Anne");
+        assert!(matches!(token, Ok(Command::Token(args)) if args.seconds == 86_400));
+        for bad in [
+            "migrate",
+            "migrate --database-url=x --partitions=0",
+            "migrate --database-url=x --partitions=1025",
+            "token",
+            "token --author=a/b",
+        ] {
+            assert!(parse(bad).is_err(), "{bad} was accepted");
+        }
+    }
+
+    #[test]
+    fn help_lists_every_setting_and_subcommand() {
+        let help = refused("--help");
+        for word in ["INKSTREAM_DATABASE_URL", "INKSTREAM_JWT_SECRET", "migrate", "token"] {
+            assert!(help.contains(word), "{word} is missing from\n{help}");
+        }
+    }
+
+    fn parse(words: &str) -> Result<Command, clap::Error> {
+        Command::try_parse_from(["command-service"].into_iter().chain(words.split(' ')))
+    }
+
+    fn refused(words: &str) -> String {
+        parse(words).unwrap_err().to_string()
+    }
+}

@@ -1,0 +1,106 @@
+//! Commands about posts: each handler reads the request, forms the command, answers.
+
+use axum::extract::State;
+use domain::PostId;
+use domain::post::PostCommand;
+use http_api::{FormOrJson, Json, MergePatch, PathId, Problem};
+use uuid::Uuid;
+
+use crate::answer::Accepted;
+use crate::caller::Caller;
+use crate::execute::Stream;
+use crate::requests::{Article, Draft, NewPost, Patch, Revision};
+use crate::service::Service;
+
+/// `POST /posts`
+#[tracing::instrument(skip_all)]
+pub(crate) async fn create(
+    State(service): State<Service>,
+    caller: Caller,
+    Json(body): Json<NewPost>,
+) -> Result<Accepted, Problem> {
+    write(&service, &caller, body.check()?).await
+}
+
+/// `POST /post`, kept from the article this began with.
+#[tracing::instrument(skip_all)]
+pub(crate) async fn create_article(
+    State(service): State<Service>,
+    caller: Caller,
+    FormOrJson(body): FormOrJson<Article>,
+) -> Result<Accepted, Problem> {
+    write(&service, &caller, body.check()?).await
+}
+
+/// `PATCH /posts/{id}`
+#[tracing::instrument(skip_all, fields(post.id = %id))]
+pub(crate) async fn revise(
+    State(service): State<Service>,
+    caller: Caller,
+    PathId(id): PathId<PostId>,
+    MergePatch(body): MergePatch<Patch>,
+) -> Result<Accepted, Problem> {
+    let Revision { changes, slug } = body.check()?;
+    let by = caller.author_id();
+    let revise = PostCommand::Revise { by, changes, slug };
+    change(&service, &caller, id, revise).await
+}
+
+/// `POST /posts/{id}/publish`
+#[tracing::instrument(skip_all, fields(post.id = %id))]
+pub(crate) async fn publish(
+    State(service): State<Service>,
+    caller: Caller,
+    PathId(id): PathId<PostId>,
+) -> Result<Accepted, Problem> {
+    let publish = |slug| vec![PostCommand::Publish { by: caller.author_id(), post_id: id, slug }];
+    let done = service.posts.execute(id, Stream::Existing, caller.metadata(), publish).await?;
+    Ok(Accepted::changed(id, &done))
+}
+
+/// `POST /posts/{id}/unpublish`
+#[tracing::instrument(skip_all, fields(post.id = %id))]
+pub(crate) async fn unpublish(
+    State(service): State<Service>,
+    caller: Caller,
+    PathId(id): PathId<PostId>,
+) -> Result<Accepted, Problem> {
+    let unpublish = PostCommand::Unpublish { by: caller.author_id() };
+    change(&service, &caller, id, unpublish).await
+}
+
+/// `DELETE /posts/{id}`
+#[tracing::instrument(skip_all, fields(post.id = %id))]
+pub(crate) async fn delete(
+    State(service): State<Service>,
+    caller: Caller,
+    PathId(id): PathId<PostId>,
+) -> Result<Accepted, Problem> {
+    let delete = PostCommand::Delete { by: caller.author_id() };
+    change(&service, &caller, id, delete).await
+}
+
+async fn write(service: &Service, caller: &Caller, draft: Draft) -> Result<Accepted, Problem> {
+    let id = PostId(Uuid::now_v7());
+    let commands = |choice| {
+        let Draft { content, slug, publish } = &draft;
+        let (content, slug) = (content.clone(), slug.clone());
+        let written = PostCommand::Draft { author: caller.author(), content, slug };
+        let shown = PostCommand::Publish { by: caller.author_id(), post_id: id, slug: choice };
+        [Some(written), publish.then_some(shown)].into_iter().flatten().collect()
+    };
+    let done = service.posts.execute(id, Stream::New, caller.metadata(), commands).await?;
+    Ok(Accepted::created(id, &done, &service.public_url))
+}
+
+/// Carries out a command that does not depend on which slugs are taken.
+async fn change(
+    service: &Service,
+    caller: &Caller,
+    id: PostId,
+    command: PostCommand,
+) -> Result<Accepted, Problem> {
+    let commands = |_| vec![command.clone()];
+    let done = service.posts.execute(id, Stream::Existing, caller.metadata(), commands).await?;
+    Ok(Accepted::changed(id, &done))
+}

@@ -1,0 +1,183 @@
+//! Our [`cqrs_es::EventStore`]: it loads streams through postgres-es and commits through the [`Writer`].
+//!
+//! The one place that knows postgres-es and `append_events`.
+
+mod append;
+mod recent;
+mod writer;
+
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use cqrs_es::persist::{PersistedEventRepository, SerializedEvent};
+use cqrs_es::{
+    Aggregate, AggregateContext, AggregateError, DomainEvent, EventEnvelope, EventStore,
+};
+use domain::{Partitions, StoredEvent};
+use postgres_es::PostgresEventRepository;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+pub use recent::{Recent, Versioned};
+pub use writer::{AppendError, Commit, Judged, NewEvent, Writer, WriterTask, writer};
+
+/// No stream takes longer to load; one that would is given up, and its caller told so.
+const LOAD_LIMIT: Duration = Duration::from_secs(5);
+
+/// The streams of one kind of aggregate.
+#[derive(Clone)]
+pub struct Store<A> {
+    streams: Arc<PostgresEventRepository>,
+    writer: Writer,
+    partitions: Partitions,
+    aggregate: PhantomData<fn() -> A>,
+}
+
+impl<A> std::fmt::Debug for Store<A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
+/// Why a stream cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Unavailable(anyhow::Error),
+    /// It holds an event that this program cannot read.
+    #[error(transparent)]
+    Unreadable(anyhow::Error),
+}
+
+/// An aggregate as it was loaded.
+#[derive(Debug, Clone, Default)]
+pub struct Loaded<A> {
+    pub id: String,
+    pub aggregate: A,
+    /// The sequence of the last event applied to it; zero if it has none.
+    pub version: u64,
+}
+
+impl<A: Aggregate> AggregateContext<A> for Loaded<A> {
+    fn aggregate(&mut self) -> &mut A {
+        &mut self.aggregate
+    }
+}
+
+impl<A> Store<A>
+where
+    A: Aggregate,
+    A::Event: StoredEvent,
+{
+    pub fn new(pool: PgPool, writer: Writer, partitions: Partitions) -> Self {
+        let streams = Arc::new(PostgresEventRepository::new(pool));
+        Self { streams, writer, partitions, aggregate: PhantomData }
+    }
+
+    /// Reads a stream and folds it.
+    pub async fn load(&self, id: &str) -> Result<Loaded<A>, LoadError> {
+        let mut loaded = Loaded { id: id.to_owned(), aggregate: A::default(), version: 0 };
+        for event in self.read(id).await? {
+            loaded.version = event.sequence as u64;
+            loaded.aggregate.apply(event.payload);
+        }
+        Ok(loaded)
+    }
+
+    /// Hands the events of one decision to the writer. Without events it asks whether `version` is still
+    /// the present one.
+    pub async fn append(
+        &self,
+        id: &str,
+        version: u64,
+        events: &[A::Event],
+        metadata: &HashMap<String, String>,
+    ) -> Result<Judged, AppendError> {
+        let new_event = |event: &A::Event| {
+            Ok(NewEvent {
+                id: Uuid::now_v7(),
+                event_type: event.event_type(),
+                event_version: event.event_version(),
+                payload: serde_json::to_string(event)?,
+            })
+        };
+        let unwritable =
+            |error: serde_json::Error| AppendError::Rejected(sqlx::Error::Encode(error.into()));
+        let commit = Commit {
+            aggregate_type: A::TYPE,
+            aggregate_id: id.to_owned(),
+            version,
+            partition: self.partitions.of(id).0,
+            slug: events.iter().rev().find_map(StoredEvent::claimed_slug).cloned(),
+            events: events.iter().map(new_event).collect::<Result<_, _>>().map_err(unwritable)?,
+            metadata: serde_json::to_string(metadata).map_err(unwritable)?,
+        };
+        self.writer.append(commit).await
+    }
+
+    async fn read(&self, id: &str) -> Result<Vec<EventEnvelope<A>>, LoadError> {
+        let events = tokio::time::timeout(LOAD_LIMIT, self.streams.get_events::<A>(id)).await;
+        let events = events.context("took too long").and_then(|events| Ok(events?));
+        let events = events.context("loading a stream").map_err(LoadError::Unavailable)?;
+        let events: anyhow::Result<_> = events.into_iter().map(decode).collect();
+        events.context("reading a stream").map_err(LoadError::Unreadable)
+    }
+}
+
+fn decode<A: Aggregate>(event: SerializedEvent) -> anyhow::Result<EventEnvelope<A>>
+where
+    A::Event: StoredEvent,
+{
+    let (event_type, version) = (&event.event_type, &event.event_version);
+    anyhow::ensure!(
+        A::Event::is_known(event_type, version),
+        "no event of type `{event_type}`, version `{version}`, is known here"
+    );
+    Ok(EventEnvelope::try_from(event)?)
+}
+
+impl<A> EventStore<A> for Store<A>
+where
+    A: Aggregate,
+    A::Event: StoredEvent,
+{
+    type AC = Loaded<A>;
+
+    async fn load_events(
+        &self,
+        id: &str,
+    ) -> Result<Vec<EventEnvelope<A>>, AggregateError<A::Error>> {
+        self.read(id).await.map_err(|error| AggregateError::UnexpectedError(error.into()))
+    }
+
+    async fn load_aggregate(&self, id: &str) -> Result<Loaded<A>, AggregateError<A::Error>> {
+        self.load(id).await.map_err(|error| AggregateError::UnexpectedError(error.into()))
+    }
+
+    async fn commit(
+        &self,
+        events: Vec<A::Event>,
+        context: Loaded<A>,
+        metadata: HashMap<String, String>,
+    ) -> Result<Vec<EventEnvelope<A>>, AggregateError<A::Error>> {
+        match self.append(&context.id, context.version, &events, &metadata).await {
+            Ok(Judged::Recorded { .. }) => {
+                let envelope = |(sequence, payload)| EventEnvelope {
+                    aggregate_id: context.id.clone(),
+                    sequence,
+                    payload,
+                    metadata: metadata.clone(),
+                };
+                Ok((context.version as usize + 1..).zip(events).map(envelope).collect())
+            }
+            Ok(Judged::Conflict { .. }) => Err(AggregateError::AggregateConflict),
+            Ok(Judged::SlugTaken) => {
+                Err(AggregateError::UnexpectedError("the slug is taken".into()))
+            }
+            Err(error) => Err(AggregateError::UnexpectedError(error.into())),
+        }
+    }
+}

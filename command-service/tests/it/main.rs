@@ -1,0 +1,9 @@
+//! This service against its own Postgres and Kafka.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+mod append;
+mod http;
+mod relay;

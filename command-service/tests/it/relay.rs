@@ -1,0 +1,304 @@
+//! The log arrives in Kafka: all of it, in order, whoever carries it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use command_service::config::Command;
+use command_service::incarnation;
+use command_service::relay::{Relay, RelaySettings, Topic, WrongPartitions};
+use command_service::store::{Commit, NewEvent, Writer, writer};
+use domain::{Message, Partitions, Point};
+use event_log::EventLog;
+use futures::StreamExt;
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{Consumer, StreamConsumer};
+use rdkafka::message::{Headers, Message as _};
+use sqlx::PgPool;
+use testkit::{TestDatabase, create_topic, eventually, shared, unique_name};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::support::new_database;
+
+const PARTITIONS: u16 = 4;
+
+#[tokio::test]
+async fn every_event_arrives_in_order_and_names_the_one_before_it() {
+    let store = Store::new().await;
+    let topic = unique_name("events");
+    store.record(0..300).await;
+    let relay = store.relay(&topic, &shared().kafka);
+    // Some more while it runs.
+    store.record(300..600).await;
+
+    let messages = read_topic(&topic, 600).await;
+    assert_eq!(in_order(messages), (1..=600).collect::<Vec<_>>());
+    eventually("the cursor is at the head", async || store.cursor().await == 600).await;
+    relay.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_message_is_a_cloud_event() {
+    let store = Store::new().await;
+    let topic = unique_name("events");
+    store.record(0..1).await;
+    let relay = store.relay(&topic, &shared().kafka);
+    let message = read_topic(&topic, 1).await.remove(0);
+    assert_eq!(message.previous, Point::START);
+    assert_eq!(message.incarnation, 1);
+    assert_eq!(message.event.sequence, 1);
+    assert_eq!(message.event.payload.event_type, "post.deleted");
+    assert_eq!(message.event.payload.json, r#"{"deleted": {}}"#);
+    assert_eq!(message.event.payload.traceparent.as_deref(), Some("00-trace"));
+    relay.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn another_relay_takes_over_where_the_first_was_stopped() {
+    let store = Store::new().await;
+    let topic = unique_name("events");
+    let first = store.relay(&topic, &shared().kafka);
+    store.record(0..50).await;
+    eventually("the first carries events", async || store.cursor().await == 50).await;
+    let second = store.relay(&topic, &shared().kafka);
+    first.stop().await.unwrap();
+    store.record(50..100).await;
+    assert_eq!(in_order(read_topic(&topic, 100).await), (1..=100).collect::<Vec<_>>());
+    second.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn another_relay_takes_over_from_one_that_vanished() {
+    let store = Store::new().await;
+    let topic = unique_name("events");
+    let first = store.relay(&topic, &shared().kafka);
+    store.record(0..50).await;
+    eventually("the first carries events", async || store.cursor().await == 50).await;
+    first.vanish();
+    let second = store.relay(&topic, &shared().kafka);
+    store.record(50..100).await;
+    assert_eq!(in_order(read_topic(&topic, 100).await), (1..=100).collect::<Vec<_>>());
+    second.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn events_recorded_while_kafka_is_away_arrive_after_it() {
+    let store = Store::new().await;
+    let topic = unique_name("events");
+    let proxy = shared().kafka_proxy().await;
+    let relay = store.relay(&topic, &proxy.address());
+    store.record(0..50).await;
+    eventually("the relay carries events", async || store.cursor().await == 50).await;
+    proxy.cut();
+    store.record(50..150).await;
+    proxy.restore();
+    assert_eq!(in_order(read_topic(&topic, 150).await), (1..=150).collect::<Vec<_>>());
+    relay.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cursor_that_was_not_saved_doubles_events_but_loses_none() {
+    let store = Store::new().await;
+    let topic = unique_name("events");
+    let first = store.relay(&topic, &shared().kafka);
+    store.record(0..50).await;
+    eventually("the first carries events", async || store.cursor().await == 50).await;
+    first.stop().await.unwrap();
+    sqlx::query("UPDATE relay SET cursor = 20").execute(&store.pool).await.unwrap();
+
+    let second = store.relay(&topic, &shared().kafka);
+    store.record(50..60).await;
+    let messages = read_topic(&topic, 90).await;
+    assert_eq!(messages.len(), 90);
+    assert_eq!(in_order(messages), (1..=60).collect::<Vec<_>>());
+    second.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_topic_with_another_number_of_partitions_ends_the_relay() {
+    let store = Store::new().await;
+    let topic = unique_name("events");
+    create_topic(&shared().kafka, &topic, 3).await;
+    let relay = store.relay(&topic, &shared().kafka);
+    let error = relay.running.await.unwrap().unwrap_err();
+    assert!(error.is::<WrongPartitions>(), "{error:#}");
+}
+
+#[tokio::test]
+async fn a_new_incarnation_takes_the_lease_away_and_is_told_in_every_message_after_it() {
+    let store = Store::new().await;
+    let topic = unique_name("events");
+    let relay = store.relay(&topic, &shared().kafka);
+    store.record(0..10).await;
+    eventually("the relay carries events", async || store.cursor().await == 10).await;
+
+    let url = format!("--database-url={}", store.database.url());
+    match Command::try_parse_from(["command-service", "new-incarnation", &url]) {
+        Ok(Command::NewIncarnation(args)) => incarnation::begin_new(&args).await.unwrap(),
+        other => panic!("{other:?}"),
+    }
+    // Taken once by the relay, once by the operator, and once more by the relay.
+    eventually("the relay has begun anew", async || store.token().await == 3).await;
+    store.record(10..20).await;
+    let messages = read_topic(&topic, 20).await;
+    for message in messages {
+        let expected = if message.event.position.0 > 10 { 2 } else { 1 };
+        assert_eq!(message.incarnation, expected, "at {}", message.event.position);
+    }
+    relay.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_longest_event_there_can_be_is_carried() {
+    let store = Store::new().await;
+    let topic = unique_name("events");
+    let relay = store.relay(&topic, &shared().kafka);
+    // Each is written as six characters in JSON.
+    let content = "\u{1}".repeat(262_144);
+    store.record_payload("long", &serde_json::json!({ "content": content }).to_string()).await;
+    store.record(0..1).await;
+    let messages = read_topic(&topic, 2).await;
+    let longest = messages.iter().map(|message| message.event.payload.json.len()).max().unwrap();
+    assert!(longest > 6 * 262_144, "{longest}");
+    assert_eq!(in_order(messages), [1, 2]);
+    relay.stop().await.unwrap();
+}
+
+/// A store, and what it takes to record in it.
+struct Store {
+    writer: Writer,
+    database: TestDatabase,
+    pool: PgPool,
+    recorded: Arc<Notify>,
+}
+
+struct Running {
+    running: JoinHandle<anyhow::Result<()>>,
+    stop: CancellationToken,
+}
+
+impl Running {
+    async fn stop(self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        self.running.await.unwrap()
+    }
+
+    /// Ends it as a crash would: nothing is given back.
+    fn vanish(self) {
+        self.running.abort();
+    }
+}
+
+impl Store {
+    async fn new() -> Self {
+        let database = new_database().await;
+        let pool = PgPool::connect(database.url()).await.unwrap();
+        let recorded = Arc::default();
+        let (writer, task) = writer(database.url().parse().unwrap(), 16_384, Arc::clone(&recorded));
+        tokio::spawn(task.run());
+        Self { writer, database, pool, recorded }
+    }
+
+    fn relay(&self, topic: &str, brokers: &str) -> Running {
+        let log = EventLog::new(self.pool.clone(), Partitions::new(PARTITIONS).unwrap());
+        let settings = RelaySettings {
+            topic: Topic {
+                brokers: brokers.to_owned(),
+                name: topic.to_owned(),
+                partitions: PARTITIONS,
+                replication: 1,
+            },
+            holder: "a test".to_owned(),
+            lease: Duration::from_secs(1),
+        };
+        let relay = Relay::new(log, self.pool.clone(), Arc::clone(&self.recorded), settings);
+        let stop = CancellationToken::new();
+        Running { running: tokio::spawn(relay.run(stop.clone())), stop }
+    }
+
+    /// Records one event in each of these streams.
+    async fn record(&self, streams: std::ops::Range<usize>) {
+        for number in streams {
+            self.record_payload(&format!("stream-{number}"), r#"{"deleted":{}}"#).await;
+        }
+    }
+
+    async fn record_payload(&self, stream: &str, payload: &str) {
+        let event = NewEvent {
+            id: Uuid::now_v7(),
+            event_type: "post.deleted".to_owned(),
+            event_version: "1".to_owned(),
+            payload: payload.to_owned(),
+        };
+        let commit = Commit {
+            aggregate_type: "post",
+            partition: Partitions::new(PARTITIONS).unwrap().of(stream).0,
+            aggregate_id: stream.to_owned(),
+            version: 0,
+            slug: None,
+            events: vec![event],
+            metadata: r#"{"traceparent":"00-trace"}"#.to_owned(),
+        };
+        self.writer.append(commit).await.unwrap();
+    }
+
+    async fn token(&self) -> i64 {
+        sqlx::query_scalar("SELECT token FROM relay").fetch_one(&self.pool).await.unwrap()
+    }
+
+    async fn cursor(&self) -> i64 {
+        sqlx::query_scalar("SELECT cursor FROM relay").fetch_one(&self.pool).await.unwrap()
+    }
+}
+
+/// Reads so many messages of a topic, from its beginning.
+async fn read_topic(topic: &str, count: usize) -> Vec<Message> {
+    let consumer: StreamConsumer = ClientConfig::new()
+        .set("bootstrap.servers", shared().kafka)
+        .set("group.id", unique_name("reader"))
+        .set("auto.offset.reset", "earliest")
+        .set("enable.auto.commit", "false")
+        // The topic may not be there yet.
+        .set("topic.metadata.refresh.interval.ms", "200")
+        .create()
+        .unwrap();
+    consumer.subscribe(&[topic]).unwrap();
+    let messages = consumer.stream().filter_map(async |message| {
+        let message = message.ok()?;
+        let headers = message.headers()?.iter();
+        let headers = headers.filter_map(|header| Some((header.key, header.value?)));
+        Some(Message::read(headers, message.payload()).unwrap())
+    });
+    let read = messages.take(count).collect();
+    tokio::time::timeout(Duration::from_secs(30), read).await.expect("the topic ended too early")
+}
+
+/// The positions that the messages carry, each once, after seeing that in each partition every message
+/// names the one before it, and that what is sent again is the same.
+fn in_order(messages: Vec<Message>) -> Vec<u64> {
+    let partitions = Partitions::new(PARTITIONS).unwrap();
+    let mut chains: HashMap<_, Vec<Point>> = HashMap::new();
+    for message in messages {
+        let chain = chains
+            .entry(partitions.of(&message.event.stream_id))
+            .or_insert_with(|| vec![Point::START]);
+        let point = message.event.point();
+        match chain.iter().position(|known| *known == point) {
+            Some(at) => assert_eq!(chain[at - 1], message.previous),
+            None => {
+                assert_eq!(*chain.last().unwrap(), message.previous);
+                chain.push(point);
+            }
+        }
+    }
+    let mut positions: Vec<u64> = chains
+        .into_values()
+        .flat_map(|chain| chain.into_iter().skip(1))
+        .map(|point| point.position.0)
+        .collect();
+    positions.sort_unstable();
+    positions
+}
