@@ -1,0 +1,138 @@
+//! The loop: a batch from Kafka, a look at the heads of the log, or a piece of filling, whichever is due.
+
+use std::time::Duration;
+
+use event_log::EventLog;
+use service_runtime::Check;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::apply::Projection;
+use crate::consumer::{Batch, Partitions};
+use crate::recovery::{Heads, Standstill};
+
+/// How often the heads of the log are read.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Reads the heads of the log once a second. A task of its own, so that a Postgres that does not answer
+/// holds up no event from Kafka.
+#[derive(Debug)]
+pub(crate) struct HeadsTask {
+    log: EventLog,
+    seen: watch::Sender<Heads>,
+    postgres: Check,
+}
+
+impl HeadsTask {
+    pub(crate) fn new(log: EventLog, postgres: Check) -> (Self, watch::Receiver<Heads>) {
+        let (seen, heads) = watch::channel(Heads::default());
+        (Self { log, seen, postgres }, heads)
+    }
+
+    pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut tick = tokio::time::interval(LOOK_AGAIN);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(tick.tick()).await.is_some() {
+            match stop.run_until_cancelled(self.read()).await {
+                None => {}
+                Some(Ok(heads)) => {
+                    self.postgres.ready();
+                    self.seen.send_replace(heads);
+                }
+                Some(Err(error)) => self.postgres.not_ready(format!("{error:#}")),
+            }
+        }
+        Ok(())
+    }
+
+    async fn read(&self) -> anyhow::Result<Heads> {
+        Ok(Heads { incarnation: self.log.incarnation().await?, points: self.log.heads().await? })
+    }
+}
+
+/// Brings events into the views.
+#[derive(Debug)]
+pub(crate) struct ProjectTask {
+    pub projection: Projection,
+    pub partitions: Partitions,
+    pub heads: watch::Receiver<Heads>,
+    pub patience: Duration,
+    pub redis: Check,
+}
+
+impl ProjectTask {
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut standstill = Standstill::default();
+        loop {
+            let fill = self.next_to_fill();
+            let done = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                batch = self.partitions.next_batch() => {
+                    batch.waiting.keys().for_each(|partition| standstill.heard_of(*partition));
+                    self.apply(batch, &stop).await
+                }
+                changed = self.heads.changed() => match changed {
+                    Ok(()) => unless_stopped(&stop, self.compare(&mut standstill)).await,
+                    // The task that reads them ends only when all do.
+                    Err(_) => return Ok(()),
+                },
+                () = std::future::ready(()), if fill.is_some() => match fill {
+                    Some((partition, below)) => {
+                        unless_stopped(&stop, self.projection.fill(partition, below)).await
+                    }
+                    None => Ok(()),
+                },
+            };
+            match done {
+                Ok(()) => self.redis.ready(),
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    tracing::warn!(error, "The views could not be brought up to date: {error}");
+                    self.redis.not_ready(error);
+                    // Whatever it was, it is not over at once.
+                    stop.run_until_cancelled(tokio::time::sleep(Duration::from_millis(200))).await;
+                }
+            }
+        }
+    }
+
+    /// Applies a batch, and goes on trying until that has succeeded.
+    async fn apply(&mut self, mut batch: Batch, stop: &CancellationToken) -> anyhow::Result<()> {
+        while let Err(error) = self.projection.apply(&mut batch.waiting).await {
+            let error = format!("{error:#}");
+            tracing::warn!(error, "A batch waits: {error}");
+            self.redis.not_ready(error);
+            // What waits is still in Kafka and in the log.
+            if stop
+                .run_until_cancelled(tokio::time::sleep(Duration::from_millis(200)))
+                .await
+                .is_none()
+            {
+                return Ok(());
+            }
+        }
+        self.partitions.applied(&batch);
+        Ok(())
+    }
+
+    async fn compare(&mut self, standstill: &mut Standstill) -> anyhow::Result<()> {
+        let heads = self.heads.borrow_and_update().clone();
+        self.projection.compare(&heads, standstill, self.patience).await
+    }
+
+    /// A partition that is to be filled, one of ours; of all, if Kafka has given us none.
+    fn next_to_fill(&self) -> Option<(domain::Partition, domain::Position)> {
+        let mut unfilled = self.projection.unfilled().peekable();
+        unfilled.peek()?;
+        let ours = self.partitions.assigned();
+        unfilled.find(|(partition, _)| ours.is_empty() || ours.contains(partition))
+    }
+}
+
+/// Leaves off where it is told to stop: whoever comes next goes on from the watermark.
+async fn unless_stopped(
+    stop: &CancellationToken,
+    work: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    stop.run_until_cancelled(work).await.unwrap_or(Ok(()))
+}

@@ -1,0 +1,171 @@
+//! Events come through Kafka: once, more than once, not at all, or in another order.
+
+use domain::{Message, Partition, Point, Position};
+use uuid::Uuid;
+
+use crate::support::{Blog, Projector};
+
+#[tokio::test]
+async fn events_from_kafka_appear_in_the_views() {
+    let (blog, projector) = blog_in_use().await;
+    let epochs = blog.epochs().await;
+    let head = blog.log.head().await.unwrap();
+    let ids = blog.publish_in_all(3).await;
+    blog.revise(ids[0], "On reading").await;
+    blog.unpublish(ids[1]).await;
+    blog.delete(ids[2]).await;
+    blog.relay_after(head).await;
+    blog.views_agree_with_the_log().await;
+    assert_eq!(blog.epochs().await, epochs);
+    projector.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_slug_names_its_post() {
+    let (blog, projector) = blog_in_use().await;
+    let head = blog.log.head().await.unwrap();
+    let ids = blog.publish_in_all(1).await;
+    blog.relay_after(head).await;
+    blog.views_agree_with_the_log().await;
+    for (_, row) in blog.views.rows(&ids).await.unwrap() {
+        let slug = row.unwrap().page.unwrap().slug.unwrap();
+        assert!(ids.contains(&blog.views.claim_of(1, &slug).await.unwrap().unwrap().post_id));
+    }
+    projector.stop().await;
+}
+
+#[tokio::test]
+async fn messages_sent_again_change_nothing() {
+    let (blog, projector) = blog_in_use().await;
+    let epochs = blog.epochs().await;
+    for _ in 0..2 {
+        let ids = blog.publish_in_all(2).await;
+        blog.delete(ids[0]).await;
+        blog.relay_after(Position::ZERO).await;
+        blog.relay_after(Position::ZERO).await;
+        blog.views_agree_with_the_log().await;
+    }
+    assert_eq!(blog.epochs().await, epochs);
+    projector.stop().await;
+}
+
+#[tokio::test]
+async fn what_kafka_leaves_out_is_read_from_the_log() {
+    let (blog, projector) = blog_in_use().await;
+    let epochs = blog.epochs().await;
+    let ids = blog.publish_in_all(20).await;
+    let last = blog.log.head().await.unwrap();
+    for id in &ids[ids.len() - 4..] {
+        blog.revise(*id, "On reading").await;
+    }
+    // One message for each partition.
+    blog.relay_after(last).await;
+    blog.views_agree_with_the_log().await;
+    assert_eq!(blog.epochs().await, epochs);
+    projector.stop().await;
+}
+
+#[tokio::test]
+async fn messages_in_the_wrong_order_do_no_harm() {
+    let (blog, projector) = blog_in_use().await;
+    let epochs = blog.epochs().await;
+    let ids = blog.publish_in_all(5).await;
+    for id in ids {
+        blog.revise(id, "On reading").await;
+    }
+    for message in blog.messages().await.iter().rev() {
+        blog.send(message).await;
+    }
+    blog.views_agree_with_the_log().await;
+    assert_eq!(blog.epochs().await, epochs);
+    projector.stop().await;
+}
+
+#[tokio::test]
+async fn a_row_that_was_evicted_is_made_anew_by_its_next_event() {
+    let (blog, projector) = blog_in_use().await;
+    let head = blog.log.head().await.unwrap();
+    let id = blog.publish_in(Partition(1)).await;
+    blog.relay_after(head).await;
+    blog.views_agree_with_the_log().await;
+    blog.evict(id).await;
+    let revised = blog.revise(id, "On reading").await;
+    blog.relay(revised.0..=revised.0).await;
+    blog.views_agree_with_the_log().await;
+    projector.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_not_ours_is_passed_over() {
+    let (blog, projector) = blog_in_use().await;
+    let head = blog.log.head().await.unwrap();
+    let epochs = blog.epochs().await;
+    let ids = blog.publish_in_all(1).await;
+    let ours = blog.messages().await.pop().unwrap();
+    for partition in Blog::partitions() {
+        blog.send_raw(partition, &[], Some("{}")).await;
+        blog.send_raw(partition, &[("ce_type", "com.example.sold.v1".to_owned())], None).await;
+        blog.send_raw(partition, &ours.headers(), None).await;
+        let mut damaged = ours.headers();
+        damaged.retain(|(name, _)| *name != "previous");
+        blog.send_raw(partition, &damaged, Some(&ours.event.payload.json)).await;
+        // Ours, but of another partition.
+        if blog.views.partition_of(ids[3]) != partition {
+            blog.send_to(partition, &ours).await;
+        }
+    }
+    blog.relay_after(head).await;
+    blog.views_agree_with_the_log().await;
+    assert_eq!(blog.epochs().await, epochs);
+    assert_eq!(projector.unready("folds").await, None);
+    projector.stop().await;
+}
+
+#[tokio::test]
+async fn messages_of_an_earlier_incarnation_are_void() {
+    let blog = Blog::new().await;
+    blog.raise_incarnation(2).await;
+    let id = blog.publish_in(Partition(2)).await;
+    let projector = blog.project().await;
+    blog.views_agree_with_the_log().await;
+    projector.stop().await;
+    let epochs = blog.epochs().await;
+
+    // What the log has not kept follows what it has, in one batch.
+    blog.revise(id, "On reading").await;
+    let kept = blog.messages().await.pop().unwrap();
+    let void = following(&Message { incarnation: 1, ..kept.clone() });
+    blog.send(&kept).await;
+    blog.send(&void).await;
+    blog.send(&following(&void)).await;
+    let projector = blog.project().await;
+    blog.views_agree_with_the_log().await;
+
+    let next = blog.revise(id, "On both").await;
+    blog.relay(next.0..=next.0).await;
+    blog.views_agree_with_the_log().await;
+    assert_eq!(blog.epochs().await, epochs);
+    projector.stop().await;
+}
+
+/// A message that says the same once more, as an event of its own.
+pub(crate) fn following(message: &Message) -> Message {
+    let mut next = message.clone();
+    next.previous = message.event.point();
+    next.event.position = Position(next.previous.position.0 + 1);
+    next.event.event_id = Uuid::new_v4();
+    next.event.sequence += 1;
+    assert_ne!(next.event.point(), Point::START);
+    next
+}
+
+/// One whose projector has seen something in every partition.
+async fn blog_in_use() -> (Blog, Projector) {
+    let blog = Blog::new().await;
+    let projector = blog.project().await;
+    blog.has_begun().await;
+    blog.publish_in_all(1).await;
+    blog.relay_after(Position::ZERO).await;
+    blog.views_agree_with_the_log().await;
+    (blog, projector)
+}

@@ -1,0 +1,11 @@
+//! The projector against its own Postgres, Kafka and Redis.
+
+#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test itself may")]
+
+mod forks;
+mod live;
+mod losses;
+mod restarts;
+mod silence;
+mod support;
+mod unreadable;

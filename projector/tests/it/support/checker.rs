@@ -1,0 +1,116 @@
+//! Holds everything in Redis against the log.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use domain::post::{PostEvent, Status};
+use domain::{Partition, Point, Position, PostId, RawEvent, Recorded, StoredEvent as _};
+use read_model::{ListName, Place, Row, StoredRow, Watermark, fold_pages};
+use redis::AsyncCommands as _;
+
+use super::Blog;
+
+type Lists = BTreeMap<String, BTreeSet<String>>;
+
+impl Blog {
+    /// Waits until every watermark, row and list is what the whole log makes of it.
+    pub(crate) async fn views_agree_with_the_log(&self) {
+        self.views_agree(&[]).await;
+    }
+
+    /// The same, where some partitions have stopped before an event.
+    pub(crate) async fn views_agree_but_for(&self, partition: Partition, stopped: Position) {
+        self.views_agree(&[(partition, stopped)]).await;
+    }
+
+    async fn views_agree(&self, stopped: &[(Partition, Position)]) {
+        let mut difference = None;
+        let agreed = tokio::time::timeout(Duration::from_secs(30), async {
+            while let Err(error) = self.compare(stopped).await {
+                difference = Some(format!("{error:#}"));
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        assert!(agreed.await.is_ok(), "the views do not agree with the log: {difference:?}");
+    }
+
+    async fn compare(&self, stopped: &[(Partition, Position)]) -> anyhow::Result<()> {
+        let watermarks = self.views.watermarks().await?;
+        let incarnation = self.log.incarnation().await?;
+        for (partition, watermark) in Self::partitions().zip(watermarks) {
+            let before = stopped.iter().find(|(stopped, _)| *stopped == partition);
+            let watermark = watermark.context("no watermark")?;
+            let compared = async {
+                ensure!(watermark.incarnation == incarnation, "it is of another incarnation");
+                ensure!(watermark.unfilled_below.is_none(), "not filled: {watermark:?}");
+                self.compare_partition(partition, &watermark, before.map(|(_, at)| *at)).await
+            };
+            compared.await.with_context(|| format!("in partition {partition}"))?;
+        }
+        Ok(())
+    }
+
+    async fn compare_partition(
+        &self,
+        partition: Partition,
+        watermark: &Watermark,
+        before: Option<Position>,
+    ) -> anyhow::Result<()> {
+        let mut events = self.log.read_partition_after(partition, Position::ZERO, 100_000).await?;
+        events.retain(|event| before.is_none_or(|before| event.position < before));
+        let head = events.last().map_or(Point::START, Recorded::point);
+        ensure!(watermark.point == head, "at {:?}, not at {head:?}", watermark.point);
+
+        let rows = fold(events)?;
+        let mut redis = self.redis().await?;
+        let prefix = self.key(partition, "post:");
+        let mut stored = BTreeSet::new();
+        for key in redis.keys::<_, Vec<String>>(format!("{prefix}*")).await? {
+            let epoch: String = redis.hget(&key, "epoch").await?;
+            if epoch == watermark.epoch {
+                stored.insert(key[prefix.len()..].parse::<PostId>()?);
+            }
+        }
+        let expected: BTreeSet<PostId> = rows.keys().copied().collect();
+        ensure!(stored == expected, "{} rows, not {}", stored.len(), expected.len());
+        let ids = Vec::from_iter(expected);
+        for (id, (_, stored)) in ids.iter().zip(self.views.rows(&ids).await?) {
+            let expected = StoredRow::try_from(&rows[id])?;
+            ensure!(stored.as_ref() == Some(&expected), "{stored:?} is not {expected:?}");
+        }
+
+        let prefix = self.key(partition, "list:");
+        let mut lists = Lists::new();
+        for key in redis.keys::<_, Vec<String>>(format!("{prefix}*")).await? {
+            lists.insert(key[prefix.len()..].to_owned(), redis.zrange(&key, 0, -1).await?);
+        }
+        let expected = lists_of(&rows);
+        if lists != expected {
+            bail!("the lists are {lists:?}, not {expected:?}");
+        }
+        Ok(())
+    }
+}
+
+fn fold(events: Vec<Recorded<RawEvent>>) -> anyhow::Result<HashMap<PostId, Row>> {
+    let events: Result<Vec<_>, _> = events.into_iter().map(PostEvent::decode).collect();
+    Ok(fold_pages(&events?))
+}
+
+fn lists_of(rows: &HashMap<PostId, Row>) -> Lists {
+    let mut lists = Lists::new();
+    for page in rows.values().filter_map(|row| row.page.as_ref()) {
+        let card = &page.card;
+        if card.status != Status::Published {
+            continue;
+        }
+        let place = Place::new(card.published_at.unwrap(), card.id).to_string();
+        let author = ListName::Author(card.author.id.parse().unwrap());
+        let tags = card.tags.iter().cloned().map(ListName::Tag);
+        for list in [ListName::Published, author].into_iter().chain(tags) {
+            lists.entry(list.to_string()).or_default().insert(place.clone());
+        }
+    }
+    lists
+}

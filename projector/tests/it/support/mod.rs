@@ -1,0 +1,121 @@
+//! A blog to project: a log, a topic and views of its own, and a hand in place of the command service and
+//! its relay.
+
+mod checker;
+mod log;
+mod projector;
+mod topic;
+
+use std::time::Duration;
+
+use domain::{Partition, PostId};
+use event_log::EventLog;
+use rdkafka::producer::FutureProducer;
+use read_model::{KeySpace, Views, Watermark};
+use redis::AsyncCommands as _;
+use redis::aio::MultiplexedConnection;
+use sqlx::PgPool;
+use testkit::{TestDatabase, create_topic, eventually, shared, unique_name};
+use uuid::Uuid;
+
+pub(crate) use projector::Projector;
+
+pub(crate) const PARTITIONS: u16 = 4;
+
+pub(crate) struct Blog {
+    pub(crate) pool: PgPool,
+    pub(crate) log: EventLog,
+    pub(crate) views: Views,
+    database_url: String,
+    redis_url: String,
+    prefix: String,
+    topic: String,
+    group: String,
+    producer: FutureProducer,
+}
+
+impl Blog {
+    /// On the servers that all tests share.
+    pub(crate) async fn new() -> Self {
+        Self::with_redis(&shared().redis_url).await
+    }
+
+    pub(crate) async fn with_redis(redis_url: &str) -> Self {
+        let database = TestDatabase::from_template("projector_four_partitions", create_store).await;
+        let pool = PgPool::connect(database.url()).await.unwrap();
+        let partitions = event_log::open(&pool).await.unwrap().partitions;
+        let (prefix, topic) = (unique_name("projector"), unique_name("events"));
+        create_topic(&shared().kafka, &topic, PARTITIONS.into()).await;
+        let keys = KeySpace::new(&prefix).unwrap();
+        Self {
+            log: EventLog::new(pool.clone(), partitions),
+            views: Views::new(redis_url, keys, partitions, Duration::from_secs(5)).unwrap(),
+            pool,
+            database_url: database.url().to_owned(),
+            redis_url: redis_url.to_owned(),
+            prefix,
+            group: unique_name("projectors"),
+            producer: topic::producer(),
+            topic,
+        }
+    }
+
+    pub(crate) fn partitions() -> impl Iterator<Item = Partition> {
+        (0..PARTITIONS).map(Partition)
+    }
+
+    /// The id of a new post in a partition.
+    pub(crate) fn id_in(&self, partition: Partition) -> PostId {
+        let mut ids = std::iter::repeat_with(|| PostId(Uuid::now_v7()));
+        ids.find(|id| self.views.partition_of(*id) == partition).unwrap()
+    }
+
+    pub(crate) async fn redis(&self) -> redis::RedisResult<MultiplexedConnection> {
+        redis::Client::open(self.redis_url.as_str())?.get_multiplexed_async_connection().await
+    }
+
+    pub(crate) async fn watermark(&self, partition: Partition) -> Watermark {
+        let watermarks = self.views.watermarks().await.unwrap();
+        watermarks[usize::from(partition.0)].clone().expect("there is no watermark")
+    }
+
+    /// The epoch of each partition: as long as it stays, nothing was begun anew.
+    pub(crate) async fn epochs(&self) -> Vec<String> {
+        let watermarks = self.views.watermarks().await.unwrap();
+        watermarks.into_iter().map(|mark| mark.expect("there is no watermark").epoch).collect()
+    }
+
+    /// Writes other things into a watermark than the guard would.
+    pub(crate) async fn tamper(&self, partition: Partition, fields: &[(&str, String)]) {
+        let key = self.key(partition, "watermark");
+        self.redis().await.unwrap().hset_multiple::<_, _, _, ()>(key, fields).await.unwrap();
+    }
+
+    /// Takes a row away, as Redis does when it runs short of memory.
+    pub(crate) async fn evict(&self, id: PostId) {
+        let key = self.key(self.views.partition_of(id), &format!("post:{id}"));
+        let removed: u32 = self.redis().await.unwrap().del(key).await.unwrap();
+        assert_eq!(removed, 1, "there was no such row");
+    }
+
+    /// A key of a partition, by what follows its hash tag.
+    pub(crate) fn key(&self, partition: Partition, rest: &str) -> String {
+        format!("{{{}:{partition}}}:{rest}", self.prefix)
+    }
+
+    /// Waits until every partition has its views, so that what is recorded from now on has to be projected.
+    pub(crate) async fn has_begun(&self) {
+        eventually("every partition has a watermark", async || {
+            self.views.watermarks().await.is_ok_and(|marks| marks.iter().all(Option::is_some))
+        })
+        .await;
+    }
+}
+
+async fn create_store(url: String) -> Result<(), event_log::StoreError> {
+    let pool = PgPool::connect(&url).await?;
+    event_log::migrate(&pool).await?;
+    event_log::create(&pool, domain::Partitions::new(PARTITIONS).unwrap()).await?;
+    pool.close().await;
+    Ok(())
+}
