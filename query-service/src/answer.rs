@@ -1,0 +1,125 @@
+//! What an answer with a body looks like: what caches may do with it, how fresh it is, and whether the
+//! reader has it already.
+
+use std::convert::Infallible;
+
+use axum::body::Body;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use domain::Position;
+use http_api::Actor;
+use read_model::VIEW_VERSION;
+use sha2::{Digest as _, Sha256};
+
+use crate::freshness::Freshness;
+
+/// A JSON document for a reader.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) body: Bytes,
+    pub(crate) etag: String,
+    pub(crate) freshness: Freshness,
+    pub(crate) audience: Audience,
+}
+
+/// Whom an answer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Audience {
+    Everybody,
+    /// It was given to somebody who said who they are, so that it may be theirs alone.
+    OneReader,
+}
+
+impl Audience {
+    pub(crate) fn of(actor: &Option<Actor>) -> Self {
+        if actor.is_some() { Self::OneReader } else { Self::Everybody }
+    }
+
+    pub(crate) fn cache_control(self) -> &'static str {
+        match self {
+            Self::Everybody => "public, max-age=0, must-revalidate",
+            Self::OneReader => "private, no-store",
+        }
+    }
+}
+
+/// Who shows a bearer token may be told something else.
+pub(crate) const VARY: &str = "Authorization";
+
+/// The tag of what one post's history gives: the same whether it was stored or folded anew.
+pub(crate) fn etag_of_row(incarnation: u32, position: Position) -> String {
+    format!("\"{VIEW_VERSION}-{incarnation}-{position}\"")
+}
+
+/// The tag of bytes that stand for nothing but themselves.
+pub(crate) fn etag_of_bytes(bytes: &[u8]) -> String {
+    format!("\"{VIEW_VERSION}-{:x}\"", Sha256::digest(bytes))
+}
+
+impl Answer {
+    /// The whole answer, or 304 where the reader has it already.
+    pub(crate) fn unless_known(self, known: &IfNoneMatch) -> Response {
+        let headers = [
+            (header::CACHE_CONTROL, self.audience.cache_control()),
+            (header::VARY, VARY),
+            (header::CONTENT_TYPE, "application/json"),
+        ];
+        let is_known = known.includes(&self.etag);
+        let own =
+            [(header::ETAG.as_str(), self.etag), (Freshness::HEADER, self.freshness.to_header())];
+        if is_known {
+            let mut response = (StatusCode::NOT_MODIFIED, headers, own).into_response();
+            response.headers_mut().remove(header::CONTENT_TYPE);
+            response
+        } else {
+            (headers, own, Body::from(self.body)).into_response()
+        }
+    }
+}
+
+/// What the reader says it has (RFC 9110, section 13.1.2).
+#[derive(Debug, Clone, Default)]
+pub(crate) struct IfNoneMatch(Vec<HeaderValue>);
+
+impl IfNoneMatch {
+    /// Whether a tag of ours is among them; weak ones count too, since the same bytes are meant.
+    fn includes(&self, etag: &str) -> bool {
+        let tags = self.0.iter().filter_map(|value| value.to_str().ok());
+        // Tags of ours hold no comma, so one that was cut in two at a comma is no tag of ours.
+        tags.flat_map(|tags| tags.split(','))
+            .map(str::trim)
+            .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for IfNoneMatch {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        Ok(Self(parts.headers.get_all(header::IF_NONE_MATCH).iter().cloned().collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_may_name_several_tags_strong_or_weak() {
+        let etag = etag_of_row(1, Position(7));
+        for known in ["\"1-1-7\"", "W/\"1-1-7\"", "\"x\", \"1-1-7\"", "*", "\"x\" ,W/\"1-1-7\""] {
+            assert!(if_none_match(known).includes(&etag), "{known}");
+        }
+        for other in ["", "\"1-1-70\"", "1-1-7", "\"1-2-7\"", "w/\"1-1-7\""] {
+            assert!(!if_none_match(other).includes(&etag), "{other}");
+        }
+        assert!(!IfNoneMatch::default().includes(&etag));
+    }
+
+    fn if_none_match(text: &'static str) -> IfNoneMatch {
+        IfNoneMatch(vec![HeaderValue::from_static(text)])
+    }
+}

@@ -1,0 +1,107 @@
+//! Every setting, with its default and its reason.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Parser;
+use clap::builder::RangedU64ValueParser;
+use http_api::AuthArgs;
+use service_runtime::{DrainArgs, Secret, TelemetryArgs};
+
+/// Answers reads: posts by their address, and lists of them.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "query-service", version)]
+pub struct Config {
+    /// The database with the log of events: postgres://user:password@host:port/database
+    #[arg(long, env = "INKSTREAM_DATABASE_URL", hide_env_values = true)]
+    pub database_url: Secret,
+
+    /// How many connections to it are open at most; only pages missing in Redis need one
+    #[arg(
+        long,
+        env = "INKSTREAM_DATABASE_CONNECTIONS",
+        default_value_t = 8,
+        value_parser = RangedU64ValueParser::<u32>::new().range(1..=1000),
+    )]
+    pub database_connections: u32,
+
+    /// The Redis with the views: redis://user:password@host:port
+    #[arg(long, env = "INKSTREAM_REDIS_URL", hide_env_values = true)]
+    pub redis_url: Secret,
+
+    /// What all keys in Redis begin with; the same for the projector
+    #[arg(long, env = "INKSTREAM_REDIS_PREFIX", default_value = "inkstream")]
+    pub redis_prefix: String,
+
+    /// Where readers are answered
+    #[arg(long, env = "INKSTREAM_HTTP_ADDRESS", default_value = "127.0.0.1:8081")]
+    pub http_address: SocketAddr,
+
+    /// Where health and metrics are served
+    #[arg(long, env = "INKSTREAM_OPS_ADDRESS", default_value = "127.0.0.1:9081")]
+    pub ops_address: SocketAddr,
+
+    /// How many milliseconds Redis has for an answer before a page is folded from the log instead
+    #[arg(
+        long,
+        env = "INKSTREAM_REDIS_LIMIT_MS",
+        default_value_t = 250,
+        value_parser = clap::value_parser!(u64).range(1..=60_000),
+    )]
+    pub redis_limit_ms: u64,
+
+    /// How many milliseconds a read of the log may take, waiting for its turn included
+    #[arg(
+        long,
+        env = "INKSTREAM_LOG_LIMIT_MS",
+        default_value_t = 2000,
+        value_parser = clap::value_parser!(u64).range(1..=60_000),
+    )]
+    pub log_limit_ms: u64,
+
+    /// How many reads of the log are under way at a time; more wait for their turn
+    #[arg(
+        long,
+        env = "INKSTREAM_LOG_READS",
+        default_value_t = 32,
+        value_parser = RangedU64ValueParser::<u32>::new().range(1..=10_000),
+    )]
+    pub log_reads: u32,
+
+    /// How many seconds a request may take in all
+    #[arg(
+        long,
+        env = "INKSTREAM_REQUEST_SECONDS",
+        default_value_t = 5,
+        value_parser = clap::value_parser!(u64).range(1..=3600),
+    )]
+    pub request_seconds: u64,
+
+    /// How many seconds a starting process waits for a Postgres that cannot be reached yet
+    #[arg(
+        long,
+        env = "INKSTREAM_START_SECONDS",
+        default_value_t = 30,
+        value_parser = clap::value_parser!(u64).range(0..=3600),
+    )]
+    pub start_seconds: u64,
+
+    #[command(flatten)]
+    pub auth: AuthArgs,
+
+    #[command(flatten)]
+    pub drain: DrainArgs,
+
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+}
+
+impl Config {
+    pub fn redis_limit(&self) -> Duration {
+        Duration::from_millis(self.redis_limit_ms)
+    }
+
+    pub fn log_limit(&self) -> Duration {
+        Duration::from_millis(self.log_limit_ms)
+    }
+}

@@ -1,0 +1,57 @@
+//! Lists of posts.
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::header;
+use axum::response::Response;
+use bytes::Bytes;
+use http_api::{Actor, Problem};
+
+use crate::answer::{Answer, Audience, IfNoneMatch, etag_of_bytes};
+use crate::cursor;
+use crate::list_query::ListQuery;
+use crate::reads::List;
+use crate::routes::Service;
+
+/// `GET /posts`
+pub(crate) async fn posts(
+    State(service): State<Service>,
+    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
+    actor: Option<Actor>,
+    known: IfNoneMatch,
+) -> Result<Response, Problem> {
+    let Query(parameters) =
+        query.map_err(|_| Problem::invalid_request("what stands behind the `?` cannot be read"))?;
+    let query = ListQuery::parse(parameters)?;
+    let list = service.reads.list(&query.list, query.after, query.limit).await?;
+    let next = list.next.map(|place| cursor::encode(&query.list, place));
+    let body = list_json(&list, next.as_deref());
+    let etag = etag_of_bytes(&body);
+    let answer = Answer { body, etag, freshness: list.freshness, audience: Audience::of(&actor) };
+    let mut response = answer.unless_known(&known);
+    if let Some(next) = next {
+        let link = format!("<{}>; rel=\"next\"", query.address_of(&next));
+        let link = link.try_into().map_err(|_| Problem::internal())?;
+        response.headers_mut().insert(header::LINK, link);
+    }
+    Ok(response)
+}
+
+fn list_json(list: &List, next: Option<&str>) -> Bytes {
+    let cards: usize = list.cards.iter().map(|card| card.len() + 1).sum();
+    let mut json = Vec::with_capacity(cards + 128);
+    json.extend_from_slice(b"{\"items\":[");
+    for (number, card) in list.cards.iter().enumerate() {
+        if number > 0 {
+            json.push(b',');
+        }
+        json.extend_from_slice(card);
+    }
+    json.extend_from_slice(b"],\"next\":");
+    match next {
+        // A cursor holds nothing that JSON would write otherwise.
+        Some(cursor) => json.extend_from_slice(format!("\"{cursor}\"}}").as_bytes()),
+        None => json.extend_from_slice(b"null}"),
+    }
+    json.into()
+}

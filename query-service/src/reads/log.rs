@@ -1,0 +1,118 @@
+//! The log of events, as readers fall back on it: a few reads at a time, and none for long.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::post::PostEvent;
+use domain::{Claim, Position, PostId, Recorded, Slug, StoredEvent as _};
+use event_log::{EventLog, Pages};
+use read_model::{Row, fold_pages};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::ReadError;
+use crate::config::Config;
+use crate::standing::Standing;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Log {
+    events: EventLog,
+    standing: Standing,
+    turns: Arc<Semaphore>,
+    time_limit: Duration,
+    connections: u32,
+}
+
+/// Pages as the log has them.
+#[derive(Debug)]
+pub(crate) struct Folded {
+    pub(crate) incarnation: u32,
+    /// No event of these pages at or below it is missing.
+    pub(crate) as_of: Position,
+    pub(crate) rows: HashMap<PostId, Row>,
+    /// Those with an event that this program cannot read: what they show is not known here.
+    pub(crate) unreadable: HashSet<PostId>,
+}
+
+impl Log {
+    pub(crate) fn new(events: EventLog, standing: Standing, config: &Config) -> Self {
+        Self {
+            events,
+            standing,
+            turns: Arc::new(Semaphore::new(config.log_reads as usize)),
+            time_limit: config.log_limit(),
+            connections: config.database_connections,
+        }
+    }
+
+    /// Folds these pages from all their events.
+    pub(crate) async fn fold(&self, ids: &[PostId]) -> Result<Folded, ReadError> {
+        metrics::counter!("folds_total").increment(1);
+        let incarnation = self.standing.incarnation();
+        let Pages { as_of, events } = self.read(|| self.events.pages(ids)).await?;
+        let mut unreadable = HashSet::new();
+        let mut readable: Vec<Recorded<PostEvent>> = Vec::with_capacity(events.len());
+        for event in events {
+            let (position, stream_id) = (event.position, event.stream_id.clone());
+            match PostEvent::decode(event) {
+                Ok(event) => readable.push(event),
+                Err(error) => {
+                    tracing::error!(
+                        post.id = stream_id, %position,
+                        "The page of post {stream_id} cannot be folded: {error} (position {position})"
+                    );
+                    unreadable.extend(stream_id.parse::<PostId>());
+                }
+            }
+        }
+        let mut rows = fold_pages(&readable);
+        rows.retain(|id, _| !unreadable.contains(id));
+        Ok(Folded { incarnation, as_of, rows, unreadable })
+    }
+
+    /// The post that a slug names, or named.
+    pub(crate) async fn claim_of(&self, slug: &Slug) -> Result<Option<Claim>, ReadError> {
+        self.read(|| self.events.claim_of(slug)).await
+    }
+
+    async fn read<T, F>(&self, read: impl Fn() -> F) -> Result<T, ReadError>
+    where
+        F: Future<Output = anyhow::Result<T>>,
+    {
+        let read = timeout(self.time_limit, async {
+            // Without a bound, the readers of a lost Redis would fill the memory while they wait here.
+            let _turn = self.turns.acquire().await?;
+            let mut attempts = 0..=self.connections;
+            loop {
+                match read().await {
+                    // A connection that broke while nobody used it shows that only when it is used. Each
+                    // of them may be such a one.
+                    Err(error) if broke(&error) && attempts.next().is_some() => {}
+                    outcome => return outcome,
+                }
+            }
+        });
+        let why = match read.await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => format!("{error:#}"),
+            Err(_elapsed) => "it took too long".to_owned(),
+        };
+        metrics::counter!("log_failures_total").increment(1);
+        tracing::debug!("The log does not help a reader: {why}");
+        Err(ReadError::Unavailable)
+    }
+}
+
+fn broke(error: &anyhow::Error) -> bool {
+    // The code with which Postgres says goodbye when it stops.
+    const ADMIN_SHUTDOWN: &str = "57P01";
+    match error.downcast_ref::<sqlx::Error>() {
+        Some(sqlx::Error::Io(_)) => true,
+        Some(error) => error
+            .as_database_error()
+            .and_then(|error| error.code())
+            .is_some_and(|code| code == ADMIN_SHUTDOWN),
+        None => false,
+    }
+}

@@ -1,0 +1,178 @@
+//! Where answers come from: Redis, and wherever that has nothing or is not there, the log.
+//!
+//! What a reader may see of them is the handlers' to judge.
+
+mod filler;
+mod flights;
+mod list;
+mod log;
+mod warm;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use domain::{Claim, Partition, Position, PostId, Slug};
+use event_log::EventLog;
+use http_api::Problem;
+use read_model::{StoredRow, Views, Watermark};
+
+use crate::config::Config;
+use crate::freshness::{Freshness, Source};
+use crate::standing::Standing;
+use filler::Filler;
+use flights::Flights;
+use log::{Folded, Log};
+use warm::Warm;
+
+pub(crate) use list::List;
+
+/// Reads posts and lists of them.
+#[derive(Debug)]
+pub(crate) struct Reads {
+    warm: Warm,
+    log: Log,
+    filler: Filler,
+    slugs: Flights<Slug, Result<Option<Claim>, ReadError>>,
+    folds: Flights<Vec<PostId>, Result<Arc<Refold>, ReadError>>,
+}
+
+/// A post as it was found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// `None` if the log has no such post; Redis is not believed when it says so.
+    pub(crate) row: Option<StoredRow>,
+    pub(crate) incarnation: u32,
+    pub(crate) freshness: Freshness,
+}
+
+impl Found {
+    /// Whether everything that happened to the post up to a position is in it.
+    pub(crate) fn includes(&self, position: Position) -> bool {
+        let row = self.row.as_ref().map_or(Position::ZERO, |row| row.position);
+        row.max(self.freshness.position) >= position
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReadError {
+    /// Nothing that could answer does so in time.
+    Unavailable,
+    /// The page holds an event that this program cannot read.
+    Unreadable,
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Unavailable => {
+                Self::unavailable("what you ask for cannot be looked up at the moment", 1)
+            }
+            ReadError::Unreadable => Self::internal(),
+        }
+    }
+}
+
+/// What folding some pages gave, shared by all who waited for it.
+#[derive(Debug)]
+struct Refold {
+    incarnation: u32,
+    as_of: Position,
+    rows: HashMap<PostId, StoredRow>,
+    unreadable: HashSet<PostId>,
+}
+
+type Marks = HashMap<Partition, Watermark>;
+
+impl Reads {
+    pub(crate) fn new(views: Views, log: EventLog, standing: Standing, config: &Config) -> Self {
+        let log = Log::new(log, standing.clone(), config);
+        let warm = Warm { views, standing, time_limit: config.redis_limit() };
+        let filler = Filler::new(warm.clone(), log.clone());
+        Self { warm, log, filler, slugs: Flights::new(), folds: Flights::new() }
+    }
+
+    /// The post that a slug names, or named: that never changes within a life of the store.
+    pub(crate) async fn claim_of(&self, slug: &Slug) -> Result<Option<Claim>, ReadError> {
+        let incarnation = self.warm.standing.incarnation();
+        let remembered = self.warm.answer(self.warm.views.claim_of(incarnation, slug)).await;
+        if let Some(Some(claim)) = remembered {
+            return Ok(Some(claim));
+        }
+        let (log, filler, asked) = (self.log.clone(), self.filler.clone(), slug.clone());
+        let look_up = async move || {
+            let claim = log.claim_of(&asked).await?;
+            if let Some(claim) = claim {
+                filler.remember(incarnation, asked, claim);
+            }
+            Ok(claim)
+        };
+        self.slugs.join(slug, look_up).await.unwrap_or(Err(ReadError::Unavailable))
+    }
+
+    /// A post: as Redis has it, or else as the log does.
+    pub(crate) async fn post(&self, id: PostId) -> Result<Found, ReadError> {
+        let answer = self.warm.answer(self.warm.views.row(id)).await;
+        let (mark, row) = answer.unwrap_or_default();
+        match (self.warm.valid(mark), row) {
+            (Some(mark), Some(row)) => {
+                count("page", Source::Redis);
+                let position = mark.point.position;
+                let freshness = Freshness { position, source: Source::Redis, stale: false };
+                Ok(Found { row: Some(row), incarnation: mark.incarnation, freshness })
+            }
+            (mark, _) => self.refold_under(id, mark).await,
+        }
+    }
+
+    /// A post as the log has it, where what Redis has does not settle the question.
+    pub(crate) async fn refold(&self, id: PostId) -> Result<Found, ReadError> {
+        // The projector brings the row up to date; a second hand would only be in its way.
+        self.refold_under(id, None).await
+    }
+
+    async fn refold_under(&self, id: PostId, mark: Option<Watermark>) -> Result<Found, ReadError> {
+        let partition = self.warm.views.partition_of(id);
+        let marks: Marks = mark.into_iter().map(|mark| (partition, mark)).collect();
+        let refold = self.fold(vec![id], marks).await?;
+        if refold.unreadable.contains(&id) {
+            return Err(ReadError::Unreadable);
+        }
+        count("page", Source::Log);
+        let freshness = Freshness { position: refold.as_of, source: Source::Log, stale: false };
+        let row = refold.rows.get(&id).cloned();
+        Ok(Found { row, incarnation: refold.incarnation, freshness })
+    }
+
+    /// Folds pages from the log, once for all who ask for the same at the same time, and offers them to
+    /// the partitions with these watermarks.
+    async fn fold(&self, ids: Vec<PostId>, marks: Marks) -> Result<Arc<Refold>, ReadError> {
+        let (log, filler, asked) = (self.log.clone(), self.filler.clone(), ids.clone());
+        let fold = async move || {
+            let folded = log.fold(&asked).await?;
+            let refold = Refold::try_from(&folded)?;
+            filler.offer(folded, &marks);
+            Ok(Arc::new(refold))
+        };
+        self.folds.join(&ids, fold).await.unwrap_or(Err(ReadError::Unavailable))
+    }
+}
+
+impl TryFrom<&Folded> for Refold {
+    type Error = ReadError;
+
+    fn try_from(folded: &Folded) -> Result<Self, ReadError> {
+        let stored = folded.rows.iter().map(|(id, row)| Ok((*id, StoredRow::try_from(row)?)));
+        let rows: Result<_, serde_json::Error> = stored.collect();
+        Ok(Self {
+            incarnation: folded.incarnation,
+            as_of: folded.as_of,
+            rows: rows.map_err(|_| ReadError::Unreadable)?,
+            unreadable: folded.unreadable.clone(),
+        })
+    }
+}
+
+fn count(view: &'static str, source: Source) {
+    metrics::counter!("reads_total", "view" => view, "source" => source.name()).increment(1);
+}

@@ -1,0 +1,48 @@
+//! The one table of URLs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::FromRef;
+use axum::http::{HeaderValue, header};
+use axum::middleware::map_response;
+use axum::response::Response;
+use axum::routing::get;
+use http_api::TokenVerifier;
+use http_api::layers::surround;
+
+use crate::lists;
+use crate::posts;
+use crate::reads::Reads;
+
+/// What handlers work with.
+#[derive(Debug, Clone)]
+pub(crate) struct Service {
+    pub(crate) reads: Arc<Reads>,
+    pub(crate) tokens: TokenVerifier,
+}
+
+impl FromRef<Service> for TokenVerifier {
+    fn from_ref(service: &Service) -> Self {
+        service.tokens.clone()
+    }
+}
+
+/// `GET` here takes `HEAD` as well.
+pub(crate) fn routes(service: Service, time_limit: Duration) -> Router {
+    let routes = Router::new()
+        .route("/posts", get(lists::posts))
+        .route("/posts/{address}", get(posts::page))
+        .route("/post/{slug}", get(posts::article));
+    surround(routes, time_limit).layer(map_response(store_only_what_may_be)).with_state(service)
+}
+
+/// Caches may keep a 404, a 410 or a 301 for as long as they see fit, unless they are told otherwise.
+async fn store_only_what_may_be(mut response: Response) -> Response {
+    response
+        .headers_mut()
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,12 @@
+//! The query service against its own Postgres and Redis.
+
+#![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test itself may")]
+
+mod drafts;
+mod lists;
+mod outages;
+mod pages;
+mod paging;
+mod rows;
+mod stampede;
+mod support;

@@ -1,0 +1,128 @@
+//! What readers get while a server is away.
+
+use std::time::{Duration, Instant};
+
+use testkit::{eventually, own_postgres, own_redis, shared};
+
+use crate::lists::slugs_of;
+use crate::support::{Blog, create_store, database};
+
+#[tokio::test]
+async fn pages_come_from_the_log_while_redis_is_down() {
+    let database = database().await;
+    let mut redis = own_redis().await;
+    let blog = Blog::start_behind(database.url(), database.url(), &redis.url()).await;
+    blog.publish("writing").await;
+    blog.project().await;
+    assert_eq!(blog.reader().get("/posts/writing").await.source(), "redis");
+
+    redis.stop().await.unwrap();
+    for _ in 0..3 {
+        let answer = blog.reader().get("/posts/writing").await;
+        assert_eq!((answer.status, answer.source()), (200, "log"));
+        assert_eq!(blog.reader().get("/posts/nothing").await.code(), "not_found");
+        let list = blog.reader().get("/posts").await;
+        assert_eq!((list.status, list.code().as_str()), (503, "unavailable"));
+        assert_ne!(list.header("retry-after"), "");
+    }
+    assert_eq!(blog.ops().get("/health/ready").await.status, 200);
+
+    redis.restart().await.unwrap();
+    eventually("Redis is asked again", async || blog.views.watermarks().await.is_ok()).await;
+    blog.project().await;
+    eventually("pages and lists come from Redis again", async || {
+        let list = blog.reader().get("/posts").await;
+        blog.reader().get("/posts/writing").await.source() == "redis" && list.status == 200
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_redis_that_hangs_delays_readers_by_its_limit_at_most() {
+    let database = database().await;
+    let (proxy, redis_url) = shared().redis_proxy();
+    let blog = Blog::start_behind(database.url(), database.url(), &redis_url).await;
+    blog.publish("writing").await;
+    blog.project().await;
+    assert_eq!(blog.reader().get("/posts/writing").await.source(), "redis");
+
+    proxy.stall();
+    let begun = Instant::now();
+    assert_eq!(blog.reader().get("/posts/writing").await.source(), "log");
+    assert!(begun.elapsed() < Duration::from_secs(2), "it took {:?}", begun.elapsed());
+    eventually("Redis is not asked any more", async || {
+        let begun = Instant::now();
+        let answer = blog.reader().get("/posts/writing").await;
+        answer.source() == "log" && begun.elapsed() < Duration::from_millis(200)
+    })
+    .await;
+
+    proxy.restore();
+    eventually("pages come from Redis again", async || {
+        blog.reader().get("/posts/writing").await.source() == "redis"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn warm_pages_and_lists_are_served_while_postgres_is_down() {
+    let mut postgres = own_postgres().await;
+    postgres.ensure_database("blog").await.unwrap();
+    let url = postgres.url("blog");
+    create_store(url.clone()).await.unwrap();
+    let blog = Blog::start_behind(&url, &url, &shared().redis_url).await;
+    let cold = blog.publish("cold").await;
+    blog.publish("warm").await;
+    blog.project().await;
+    assert_eq!(blog.reader().get("/posts/warm").await.status, 200);
+    assert_eq!(blog.reader().get("/posts/cold").await.status, 200);
+    eventually("the slug is remembered", async || {
+        blog.views.claim_of(1, &"warm".parse().unwrap()).await.unwrap().is_some()
+    })
+    .await;
+
+    postgres.stop().await.unwrap();
+    let answer = blog.reader().get("/posts/warm").await;
+    assert_eq!((answer.status, answer.source()), (200, "redis"));
+    assert_eq!(slugs_of(&blog.reader().get("/posts").await), ["warm", "cold"]);
+    // Redis does not know it, and that is no reason to say that it is not there.
+    let answer = blog.reader().get("/posts/unknown").await;
+    assert_eq!((answer.status, answer.code().as_str()), (503, "unavailable"));
+    assert_ne!(answer.header("retry-after"), "");
+    blog.evict(cold).await;
+    assert_eq!(blog.reader().get(&format!("/posts/{cold}")).await.code(), "unavailable");
+    assert_eq!(blog.ops().get("/health/ready").await.status, 200);
+
+    postgres.restart().await.unwrap();
+    let answer = blog.reader().get(&format!("/posts/{cold}")).await;
+    assert_eq!((answer.status, answer.source()), (200, "log"), "a broken connection was used");
+}
+
+#[tokio::test]
+async fn without_redis_and_postgres_a_reader_is_told_to_try_again() {
+    let database = database().await;
+    let (redis, redis_url) = shared().redis_proxy();
+    let (postgres, database_url) = shared().postgres_proxy(database.name());
+    let blog = Blog::start_behind(database.url(), &database_url, &redis_url).await;
+    blog.publish("writing").await;
+    blog.project().await;
+    assert_eq!(blog.reader().get("/posts/writing").await.source(), "redis");
+
+    redis.cut();
+    postgres.cut();
+    let answer = blog.reader().get("/posts/writing").await;
+    assert_eq!((answer.status, answer.code().as_str()), (503, "unavailable"));
+    assert_ne!(answer.header("retry-after"), "");
+    eventually("the process is not ready", async || {
+        let ready = blog.ops().get("/health/ready").await;
+        ready.status == 503 && ready.text.contains("Redis") && ready.text.contains("Postgres")
+    })
+    .await;
+
+    redis.restore();
+    eventually("warm pages are served again", async || {
+        blog.reader().get("/posts/writing").await.status == 200
+            && blog.ops().get("/health/ready").await.status == 200
+    })
+    .await;
+}

@@ -1,0 +1,115 @@
+//! Redis is believed as far as it can be known to be right, and given what it lacks.
+
+use serde_json::json;
+use testkit::eventually;
+
+use crate::lists::slugs_of;
+use crate::support::Blog;
+
+#[tokio::test]
+async fn a_page_that_redis_lacks_is_folded_from_the_log_and_stored() {
+    let blog = Blog::start().await;
+    let id = blog.publish("writing").await;
+    blog.begin_epochs().await;
+    blog.end_filling(false).await;
+
+    let first = blog.reader().get("/posts/writing").await;
+    assert_eq!((first.status, first.source()), (200, "log"));
+    eventually("the page is stored", async || {
+        blog.reader().get("/posts/writing").await.source() == "redis"
+    })
+    .await;
+    let (_, stored) = blog.views.row(id).await.unwrap();
+    assert_eq!(stored.unwrap().position, blog.row(id).await.position);
+    let remembered = blog.views.claim_of(1, &"writing".parse().unwrap()).await.unwrap();
+    assert_eq!(remembered.unwrap().post_id, id);
+}
+
+#[tokio::test]
+async fn an_empty_redis_is_no_reason_for_a_404() {
+    let blog = Blog::start().await;
+    let id = blog.publish("writing").await;
+    for _ in 0..3 {
+        assert_eq!(blog.reader().get("/posts/writing").await.source(), "log");
+    }
+    // A watermark is the projector's to set: without one, nothing vouches for a row.
+    assert_eq!(blog.views.row(id).await.unwrap(), (None, None));
+}
+
+#[tokio::test]
+async fn a_row_that_has_not_seen_the_publication_is_no_reason_for_a_404() {
+    let blog = Blog::start().await;
+    let id = blog.draft("writing").await;
+    blog.project().await;
+    assert_eq!(blog.reader().get("/posts/writing").await.status, 404);
+
+    blog.record(id, json!({"published": {"slug": "writing"}})).await;
+    let answer = blog.reader().get("/posts/writing").await;
+    assert_eq!((answer.status, answer.source()), (200, "log"));
+}
+
+#[tokio::test]
+async fn a_row_of_an_epoch_that_is_over_is_not_served() {
+    let blog = Blog::start().await;
+    let id = blog.publish("writing").await;
+    blog.project().await;
+    blog.revise_title(id, "On reading").await;
+    blog.begin_epochs().await;
+
+    let answer = blog.reader().get("/posts/writing").await;
+    assert_eq!((answer.source(), &answer.json()["title"]), ("log", &json!("On reading")));
+}
+
+#[tokio::test]
+async fn views_of_an_earlier_life_of_the_store_are_not_served() {
+    let blog = Blog::start().await;
+    blog.publish("writing").await;
+    blog.project().await;
+    assert_eq!(blog.reader().get("/posts/writing").await.source(), "redis");
+
+    sqlx::query("UPDATE store SET incarnation = 2").execute(&blog.pool).await.unwrap();
+    eventually("the page is folded from the log", async || {
+        blog.reader().get("/posts/writing").await.source() == "log"
+    })
+    .await;
+    assert_eq!(blog.reader().get("/posts").await.status, 503);
+}
+
+#[tokio::test]
+async fn an_older_fold_never_takes_the_place_of_a_newer_row() {
+    let blog = Blog::start().await;
+    let id = blog.publish("writing").await;
+    blog.project().await;
+    // The views have come further than the log can tell, as when a fold was slow and an event quick.
+    blog.run_ahead(id).await;
+    blog.evict(id).await;
+
+    for _ in 0..5 {
+        assert_eq!(blog.reader().get("/posts/writing").await.source(), "log");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(blog.views.row(id).await.unwrap().1, None, "an older row was stored");
+
+    blog.revise_title(id, "On reading").await;
+    eventually("the page is stored as it is now", async || {
+        let answer = blog.reader().get("/posts/writing").await;
+        answer.source() == "redis" && answer.json()["title"] == "On reading"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_event_from_a_later_version_hides_its_own_post_and_no_other() {
+    let blog = Blog::start().await;
+    let id = blog.publish("writing").await;
+    blog.publish("reading").await;
+    blog.project().await;
+    blog.record(id, json!({"translated": {}})).await;
+    // What was folded before it is served as it was.
+    assert_eq!(blog.reader().get("/posts/writing").await.status, 200);
+
+    blog.evict(id).await;
+    let answer = blog.reader().get("/posts/writing").await;
+    assert_eq!((answer.status, answer.code().as_str()), (500, "internal"));
+    assert_eq!(slugs_of(&blog.reader().get("/posts").await), ["reading"]);
+}

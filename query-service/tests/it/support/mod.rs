@@ -1,0 +1,130 @@
+//! A blog to read: a query service with a store and views of its own, and a hand in place of the command
+//! service and the projector.
+
+mod log;
+mod reader;
+mod views;
+
+use std::net::SocketAddr;
+
+use clap::Parser as _;
+use domain::{AuthorId, Partitions, PostId};
+use event_log::Store;
+use query_service::{App, Config};
+use read_model::{KeySpace, Views};
+use sqlx::PgPool;
+use testkit::{TestDatabase, shared, unique_name};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
+
+pub(crate) use reader::{Answer, Reader};
+
+pub(crate) const SECRET: &str = "a secret of more than thirty-two bytes";
+
+pub(crate) struct Blog {
+    /// Past any proxy.
+    pub(crate) pool: PgPool,
+    pub(crate) views: Views,
+    pub(crate) settings: Settings,
+    store: Store,
+    addresses: Option<(SocketAddr, SocketAddr)>,
+    _stop: Option<DropGuard>,
+}
+
+/// Where the servers are, as the service is told.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) database_url: String,
+    pub(crate) redis_url: String,
+    pub(crate) prefix: String,
+}
+
+impl Blog {
+    /// On the servers that all tests share.
+    pub(crate) async fn start() -> Self {
+        let database = database().await;
+        Self::start_behind(database.url(), database.url(), &shared().redis_url).await
+    }
+
+    /// With a service that is told these addresses; `direct_url` leads to the same database.
+    pub(crate) async fn start_behind(
+        direct_url: &str,
+        database_url: &str,
+        redis_url: &str,
+    ) -> Self {
+        let mut blog = Self::without_service(direct_url, redis_url).await;
+        blog.settings.database_url = database_url.to_owned();
+        let app = App::build(blog.config()).await.unwrap();
+        blog.addresses = Some((app.address(), app.ops_address()));
+        let stop = CancellationToken::new();
+        tokio::spawn(app.run_until(stop.clone().cancelled_owned()));
+        blog._stop = Some(stop.drop_guard());
+        blog
+    }
+
+    /// For a test that starts the service by itself.
+    pub(crate) async fn without_service(database_url: &str, redis_url: &str) -> Self {
+        let pool = PgPool::connect(database_url).await.unwrap();
+        let store = event_log::open(&pool).await.unwrap();
+        let settings = Settings {
+            database_url: database_url.to_owned(),
+            redis_url: redis_url.to_owned(),
+            prefix: unique_name("query"),
+        };
+        let views = Views::new(
+            redis_url,
+            KeySpace::new(&settings.prefix).unwrap(),
+            store.partitions,
+            std::time::Duration::from_secs(5),
+        );
+        Self { pool, views: views.unwrap(), settings, store, addresses: None, _stop: None }
+    }
+
+    /// Somebody who reads, without saying who they are.
+    pub(crate) fn reader(&self) -> Reader {
+        Reader::new(self.addresses.expect("this blog has no service").0)
+    }
+
+    pub(crate) fn ops(&self) -> Reader {
+        Reader::new(self.addresses.expect("this blog has no service").1)
+    }
+
+    fn config(&self) -> Config {
+        Config::parse_from([
+            "query-service",
+            "--database-url",
+            &self.settings.database_url,
+            "--redis-url",
+            &self.settings.redis_url,
+            "--redis-prefix",
+            &self.settings.prefix,
+            "--http-address",
+            "127.0.0.1:0",
+            "--ops-address",
+            "127.0.0.1:0",
+            "--jwt-secret",
+            SECRET,
+        ])
+    }
+}
+
+/// A store of four partitions.
+pub(crate) async fn database() -> TestDatabase {
+    TestDatabase::from_template("query_service_four_partitions", create_store).await
+}
+
+pub(crate) async fn create_store(url: String) -> Result<(), event_log::StoreError> {
+    let pool = PgPool::connect(&url).await?;
+    event_log::migrate(&pool).await?;
+    event_log::create(&pool, Partitions::new(4).unwrap()).await?;
+    pool.close().await;
+    Ok(())
+}
+
+pub(crate) fn new_id() -> PostId {
+    PostId(Uuid::now_v7())
+}
+
+pub(crate) fn author(name: &str) -> AuthorId {
+    name.parse().unwrap()
+}

@@ -1,0 +1,106 @@
+//! Somebody who reads over HTTP and looks closely.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http_api::{Actor, AuthArgs};
+use reqwest::{Method, RequestBuilder, header};
+use serde_json::Value;
+
+use super::{SECRET, author};
+
+#[derive(Clone)]
+pub(crate) struct Reader {
+    client: reqwest::Client,
+    base: String,
+    token: Option<String>,
+}
+
+/// An answer, as far as tests look.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    headers: header::HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Reader {
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+        Self { client: client.build().unwrap(), base: format!("http://{address}"), token: None }
+    }
+
+    /// The same, with a token of this author's.
+    pub(crate) fn as_author(&self, name: &str) -> Self {
+        let args = AuthArgs { jwt_secret: Some(SECRET.to_owned()), ..AuthArgs::default() };
+        let actor = Actor { author_id: author(name), name: None };
+        let token = http_api::bearer::sign(&args, &actor, Duration::from_secs(60)).unwrap();
+        self.with_token(&token)
+    }
+
+    pub(crate) fn with_token(&self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..self.clone() }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(self.client.get(self.url(path))).await
+    }
+
+    pub(crate) async fn head(&self, path: &str) -> Answer {
+        self.send(self.client.head(self.url(path))).await
+    }
+
+    pub(crate) async fn ask(&self, method: Method, path: &str) -> Answer {
+        self.send(self.client.request(method, self.url(path))).await
+    }
+
+    /// With an `If-None-Match`.
+    pub(crate) async fn get_unless(&self, path: &str, etag: &str) -> Answer {
+        self.send(self.client.get(self.url(path)).header(header::IF_NONE_MATCH, etag)).await
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    async fn send(&self, mut request: RequestBuilder) -> Answer {
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let response = request.send().await.expect("the service did not answer");
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Answer { status, headers, text: response.text().await.unwrap() }
+    }
+}
+
+impl Answer {
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
+    }
+
+    /// Empty if it is not there.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// What the answer was made from.
+    pub(crate) fn source(&self) -> &str {
+        let members = self.header("freshness").split(", ");
+        members.filter_map(|member| member.strip_prefix("source=")).next().unwrap_or("")
+    }
+
+    pub(crate) fn is_stale(&self) -> bool {
+        self.header("freshness").ends_with(", stale")
+    }
+
+    /// The `code` of a problem document, which this must be.
+    #[track_caller]
+    pub(crate) fn code(&self) -> String {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
+        let problem = self.json();
+        assert_eq!(problem["status"], self.status, "{self:?}");
+        assert!(problem["detail"].is_string(), "{self:?}");
+        problem["code"].as_str().unwrap().to_owned()
+    }
+}

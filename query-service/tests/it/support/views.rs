@@ -1,0 +1,111 @@
+//! Views in Redis, written as the projector does it.
+
+use std::collections::BTreeSet;
+
+use domain::post::PostEvent;
+use domain::{Partition, Point, Position, PostId, StoredEvent as _};
+use event_log::EventLog;
+use read_model::{Advance, Fill, Guarded, NewEpoch, Row, fold_pages};
+use redis::AsyncCommands as _;
+use uuid::Uuid;
+
+use super::Blog;
+
+impl Blog {
+    /// Begins an epoch of every partition at its head, and fills nothing: whatever was stored counts as
+    /// absent.
+    pub(crate) async fn begin_epochs(&self) {
+        let heads = self.log().heads().await.unwrap();
+        let found = self.views.watermarks().await.unwrap();
+        for ((partition, head), found) in self.store.partitions.all().zip(heads).zip(found) {
+            let (incarnation, epoch) = (self.store.incarnation, Uuid::new_v4().to_string());
+            let new = NewEpoch { partition, incarnation, epoch, head, found };
+            assert_eq!(self.views.begin_epoch(&new).await.unwrap(), Guarded::Written);
+        }
+    }
+
+    /// Clears the marks that partitions are to be filled, with all rows or without any.
+    pub(crate) async fn end_filling(&self, with_rows: bool) {
+        let as_of = self.log().head().await.unwrap();
+        let marks = self.views.watermarks().await.unwrap();
+        for (partition, mark) in self.store.partitions.all().zip(marks) {
+            let mark = mark.unwrap();
+            let rows =
+                if with_rows { self.rows_above(partition, Position::ZERO).await } else { vec![] };
+            let (incarnation, epoch) = (mark.incarnation, mark.epoch);
+            let unfilled_below = Some(Position::ZERO);
+            let fill = Fill { partition, incarnation, epoch, as_of, rows, unfilled_below };
+            assert_eq!(self.views.fill(&fill).await.unwrap(), Guarded::Written);
+        }
+    }
+
+    /// Brings the views of all partitions to the head of the log.
+    pub(crate) async fn project(&self) {
+        if self.views.watermarks().await.unwrap().iter().any(Option::is_none) {
+            self.begin_epochs().await;
+            return self.end_filling(true).await;
+        }
+        let heads = self.log().heads().await.unwrap();
+        let marks = self.views.watermarks().await.unwrap();
+        for ((partition, to), mark) in self.store.partitions.all().zip(heads).zip(marks) {
+            let mark = mark.unwrap();
+            let (incarnation, epoch, from) = (mark.incarnation, mark.epoch, mark.point);
+            let rows = self.rows_above(partition, from.position).await;
+            let advance = Advance { partition, incarnation, epoch, from, to, rows, slugs: vec![] };
+            assert_eq!(self.views.advance(&[advance]).await.unwrap(), [Guarded::Written]);
+        }
+    }
+
+    /// Moves the watermark of a post's partition and its row one event past the head of the log.
+    pub(crate) async fn run_ahead(&self, id: PostId) {
+        let partition = self.views.partition_of(id);
+        let mark = self.views.row(id).await.unwrap().0.unwrap();
+        let row = Row {
+            position: Position(self.log().head().await.unwrap().0 + 1),
+            ..self.row(id).await
+        };
+        let advance = Advance {
+            partition,
+            incarnation: mark.incarnation,
+            epoch: mark.epoch,
+            from: mark.point,
+            to: Point { position: row.position, event_id: Uuid::new_v4() },
+            rows: vec![(id, row)],
+            slugs: vec![],
+        };
+        assert_eq!(self.views.advance(&[advance]).await.unwrap(), [Guarded::Written]);
+    }
+
+    /// Takes a row away, as Redis does when it runs short of memory.
+    pub(crate) async fn evict(&self, id: PostId) {
+        let (prefix, partition) = (&self.settings.prefix, self.views.partition_of(id));
+        let client = redis::Client::open(self.settings.redis_url.as_str()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let key = format!("{{{prefix}:{partition}}}:post:{id}");
+        let removed: u32 = connection.del(key).await.unwrap();
+        assert_eq!(removed, 1, "there was no such row");
+    }
+
+    /// A post as the log has it.
+    pub(crate) async fn row(&self, id: PostId) -> Row {
+        self.rows(&[id]).await.remove(0).1
+    }
+
+    async fn rows_above(&self, partition: Partition, position: Position) -> Vec<(PostId, Row)> {
+        let events = self.log().read_partition_after(partition, position, 10_000).await.unwrap();
+        let ids: BTreeSet<PostId> =
+            events.iter().map(|event| event.stream_id.parse().unwrap()).collect();
+        self.rows(&Vec::from_iter(ids)).await
+    }
+
+    async fn rows(&self, ids: &[PostId]) -> Vec<(PostId, Row)> {
+        let events = self.log().pages(ids).await.unwrap().events;
+        let events: Vec<_> =
+            events.into_iter().map(|event| PostEvent::decode(event).unwrap()).collect();
+        fold_pages(&events).into_iter().collect()
+    }
+
+    fn log(&self) -> EventLog {
+        EventLog::new(self.pool.clone(), self.store.partitions)
+    }
+}
