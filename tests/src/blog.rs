@@ -1,0 +1,134 @@
+//! A blog: its three services on a database, a topic, a consumer group and a prefix that nobody else uses.
+
+use std::time::Duration;
+
+use http_api::{Actor, AuthArgs, bearer};
+use reqwest::redirect::Policy;
+use testkit::{Launch, Place, eventually, service_binary, unique_name};
+
+use crate::author::Author;
+use crate::ground::Ground;
+use crate::reader::Reader;
+use crate::service::Service;
+
+const SECRET: &str = "the secret of all tests: at least 32 bytes";
+
+/// So that several partitions take part, and each has more than one post.
+const PARTITIONS: &str = "4";
+
+/// Longer than any service lets a request take.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A running blog. Dropping it kills all that runs.
+#[derive(Debug)]
+pub struct Blog {
+    pub command: Service,
+    pub projector: Service,
+    pub query: Service,
+    pub(crate) ground: Ground,
+    settings: Vec<(&'static str, String)>,
+    logs: Place,
+    client: reqwest::Client,
+}
+
+impl Blog {
+    /// Starts everything on the servers of this run, and waits until it is ready.
+    ///
+    /// # Panics
+    ///
+    /// If something does not start.
+    pub async fn start() -> Self {
+        Self::start_on(Ground::shared().await, &[]).await
+    }
+
+    /// Starts everything on these servers, with more settings.
+    ///
+    /// # Panics
+    ///
+    /// If something does not start.
+    pub async fn start_on(ground: Ground, more: &[(&'static str, &str)]) -> Self {
+        let logs = Place::passing("blog").expect("no folder for logs");
+        let mut settings = vec![
+            ("INKSTREAM_DATABASE_URL", ground.database_url.clone()),
+            ("INKSTREAM_REDIS_URL", ground.redis_url.clone()),
+            ("INKSTREAM_REDIS_PREFIX", unique_name("blog")),
+            ("INKSTREAM_KAFKA_BROKERS", ground.kafka.clone()),
+            ("INKSTREAM_KAFKA_TOPIC", unique_name("events")),
+            ("INKSTREAM_KAFKA_GROUP", unique_name("projector")),
+            ("INKSTREAM_JWT_SECRET", SECRET.to_owned()),
+        ];
+        settings.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
+
+        migrate(&logs, &ground).await;
+        let log = |name| logs.path().join(format!("{name}.log"));
+        let start = |name| Service::start(name, log(name), settings.clone());
+        // It makes the topic, which the projector would otherwise have to wait for.
+        let command = start("command-service").await;
+        let (projector, query) = tokio::join!(start("projector"), start("query-service"));
+
+        let client = reqwest::Client::builder().redirect(Policy::none()).timeout(PATIENCE).build();
+        let client = client.expect("no HTTP client");
+        Self { command, projector, query, ground, settings, logs, client }
+    }
+
+    /// One more command service on the same store.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start.
+    pub async fn another_command_service(&self) -> Service {
+        let log = self.logs.path().join("another-command-service.log");
+        Service::start("command-service", log, self.settings.clone()).await
+    }
+
+    /// An author who may write.
+    ///
+    /// # Panics
+    ///
+    /// If that is no name for one.
+    pub fn sign_up(&self, name: &str) -> Author {
+        let args = AuthArgs { jwt_secret: Some(SECRET.to_owned()), ..AuthArgs::default() };
+        let author_id = name.parse().expect("not an id");
+        let actor = Actor { author_id, name: Some(name.to_uppercase()) };
+        let token = bearer::sign(&args, &actor, Duration::from_secs(600)).expect("no token");
+        let reader = self.reader().with_token(&token);
+        Author::new(self.client.clone(), vec![self.command.url()], token, reader)
+    }
+
+    /// Several of them.
+    pub fn sign_up_all<const N: usize>(&self, names: [&str; N]) -> Vec<Author> {
+        names.map(|name| self.sign_up(name)).into()
+    }
+
+    /// Somebody who reads, and is known to nobody.
+    pub fn reader(&self) -> Reader {
+        Reader::new(self.client.clone(), self.query.url())
+    }
+}
+
+impl Drop for Blog {
+    #[expect(clippy::print_stderr, reason = "the logs vanish with the blog, and the test failed")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for service in [&self.command, &self.projector, &self.query] {
+                eprintln!("The last words of the {}", service.last_words());
+            }
+        }
+    }
+}
+
+/// Makes the tables, as an operator would.
+async fn migrate(logs: &Place, ground: &Ground) {
+    let binary = service_binary("command-service").expect("the services have not been built");
+    let mut migration = Launch::new("migrate", binary, logs.path().join("migrate.log"))
+        .args(["migrate", "--partitions", PARTITIONS])
+        .env("INKSTREAM_DATABASE_URL", &ground.database_url)
+        .start()
+        .expect("the migrations did not start");
+    eventually("the migrations end", async || {
+        let ended = migration.exited().expect("the migrations cannot be watched");
+        assert!(ended.is_none_or(|status| status.success()), "{}", migration.log_tail(20));
+        ended.is_some()
+    })
+    .await;
+}

@@ -1,0 +1,51 @@
+//! Commits held up at will, so that a test can break something while they are surely in hand.
+
+use sqlx::{Connection, PgConnection};
+use testkit::eventually;
+
+use crate::blog::Blog;
+
+/// The lock under which positions are given, taken away from the command services.
+#[derive(Debug)]
+pub struct HeldUp {
+    connection: PgConnection,
+}
+
+impl Blog {
+    /// Holds up all commits, and waits until this many command services wait with some.
+    ///
+    /// # Panics
+    ///
+    /// If Postgres does not answer, or nobody commits anything.
+    pub async fn hold_up_commits(&self, services: i64) -> HeldUp {
+        let mut connection = self.postgres().await;
+        sqlx::query("SELECT pg_advisory_lock(6909547)")
+            .execute(&mut connection)
+            .await
+            .expect("the lock cannot be had");
+        eventually("commits wait for the lock", async || {
+            let waiting: Result<i64, _> = sqlx::query_scalar(
+                "SELECT count(*)
+                 FROM pg_locks
+                 WHERE locktype = 'advisory' AND NOT granted
+                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+            )
+            .fetch_one(&mut connection)
+            .await;
+            waiting.expect("Postgres did not answer") >= services
+        })
+        .await;
+        HeldUp { connection }
+    }
+}
+
+impl HeldUp {
+    /// Lets commits go on.
+    ///
+    /// # Panics
+    ///
+    /// If Postgres does not answer.
+    pub async fn release(self) {
+        self.connection.close().await.expect("the lock is not released");
+    }
+}

@@ -1,0 +1,8 @@
+//! What is promised when something breaks, with everything running: processes are killed, servers stopped
+//! and emptied, under load and under the eyes of readers.
+
+mod kafka;
+mod killed_services;
+mod postgres;
+mod redis;
+mod stopped_services;

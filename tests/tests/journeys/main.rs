@@ -1,0 +1,6 @@
+//! What people do with a blog, with everything running: every service a process, every server real.
+
+mod addresses;
+mod changing;
+mod paging;
+mod reading;
