@@ -1,0 +1,133 @@
+//! How fast the store appends, against pgbench inserting the same rows one by one.
+//!
+//! Both write one event of about 1.2 kB with 0.2 kB of metadata, and one slug, for each commit, into tables
+//! with the same columns and indexes on the same server, from 64 clients. They take turns, so that noise on
+//! the machine meets both.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use command_service::store::{Commit, NewEvent, Writer, writer};
+use domain::Partitions;
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+use testkit::TestDatabase;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::Args;
+use crate::pgbench;
+use crate::report::{Report, median};
+
+/// How many clients append at the same time.
+pub(crate) const CLIENTS: usize = 64;
+
+pub(crate) async fn measure(args: &Args, report: &mut Report) -> anyhow::Result<()> {
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for round in 1..=args.rounds {
+        report.progress(&format!("appending, round {round} of {}", args.rounds));
+        theirs.push(pgbench::inserts_per_second(new_store().await?.0.url(), args.seconds)?);
+        ours.push(appends_per_second(args.seconds).await?);
+    }
+    let (ours, theirs) = (median(&ours), median(&theirs));
+    report.heading(&format!(
+        "Appends of one event and one slug, {CLIENTS} clients, medians of {} × {} s",
+        args.rounds, args.seconds
+    ));
+    report.figure(
+        "append_per_s",
+        "append_events, grouped in the process, one writer",
+        ours,
+        "commits/s",
+    );
+    report.figure(
+        "pgbench_per_s",
+        "pgbench -M prepared, one statement for each",
+        theirs,
+        "commits/s",
+    );
+    report.figure("append_vs_pgbench", "ratio", ours / theirs, "");
+    Ok(())
+}
+
+async fn appends_per_second(seconds: u32) -> anyhow::Result<f64> {
+    let (database, pool, partitions) = new_store().await?;
+    let (writer, task) = writer(database.url().parse()?, 16_384, Arc::default());
+    tokio::spawn(task.run());
+    let began = Instant::now();
+    let end = began + Duration::from_secs(seconds.into());
+    let mut clients = JoinSet::new();
+    for _ in 0..CLIENTS {
+        clients.spawn(append_until(end, writer.clone(), partitions));
+    }
+    let mut recorded = 0;
+    while let Some(client) = clients.join_next().await {
+        recorded += client??;
+    }
+    let rate = recorded as f64 / began.elapsed().as_secs_f64();
+
+    let (events, head, slugs): (i64, i64, i64) = sqlx::query_as(
+        "SELECT count(*), coalesce(max(position), 0), (SELECT count(*) FROM slugs) FROM events",
+    )
+    .fetch_one(&pool)
+    .await?;
+    anyhow::ensure!(
+        events == head && events == slugs && events == recorded,
+        "recorded {recorded}, but the log has {events} events up to {head}, and {slugs} slugs: {}",
+        database.name()
+    );
+    Ok(rate)
+}
+
+async fn append_until(end: Instant, writer: Writer, partitions: Partitions) -> anyhow::Result<i64> {
+    let mut recorded = 0;
+    while Instant::now() < end {
+        let id = Uuid::now_v7().to_string();
+        let commit = Commit {
+            aggregate_type: "post",
+            partition: partitions.of(&id).0,
+            version: 0,
+            slug: Some(format!("on-writing-{}", Uuid::now_v7().simple()).parse()?),
+            events: vec![NewEvent {
+                id: Uuid::now_v7(),
+                event_type: "post.drafted".to_owned(),
+                event_version: "1".to_owned(),
+                payload: payload(),
+            }],
+            metadata: metadata(),
+            aggregate_id: id,
+        };
+        writer.append(commit).await?;
+        recorded += 1;
+    }
+    Ok(recorded)
+}
+
+/// A store of its own, as `command-service migrate` makes one.
+async fn new_store() -> anyhow::Result<(TestDatabase, PgPool, Partitions)> {
+    let database = TestDatabase::create().await;
+    let pool = PgPoolOptions::new()
+        .max_connections(2)
+        .test_before_acquire(false)
+        .connect(database.url())
+        .await?;
+    event_log::migrate(&pool).await?;
+    let partitions =
+        Partitions::new(16).ok_or_else(|| anyhow::anyhow!("a store has partitions"))?;
+    event_log::create(&pool, partitions).await?;
+    Ok((database, pool, partitions))
+}
+
+/// About 1.2 kB, as a short post makes.
+pub(crate) fn payload() -> String {
+    let text = "Begin at the beginning, and go on till you come to the end. ".repeat(18);
+    format!(
+        r#"{{"drafted":{{"author":{{"id":"anne","name":"Anne"}},"content":{{"title":"On writing","content":"{text}","summary":"How to begin","tags":["craft"]}}}}}}"#
+    )
+}
+
+/// About 0.2 kB.
+pub(crate) fn metadata() -> String {
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    format!(r#"{{"actor":"anne","traceparent":"{trace}","note":"{}"}}"#, "x".repeat(80))
+}
