@@ -16,5 +16,5 @@ pub use ids::{AuthorId, PostId};
 pub use invalid::Invalid;
 pub use message::Message;
 pub use partition::{Partition, Partitions};
-pub use recorded::{Point, Position, RawEvent, Recorded, StoredEvent, Undecodable};
+pub use recorded::{Point, Position, RawEvent, Recorded, StoredEvent, Undecodable, Upcast};
 pub use slug::{Claim, Slug};

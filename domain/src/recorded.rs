@@ -5,6 +5,7 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use cqrs_es::DomainEvent;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::Slug;
@@ -100,29 +101,61 @@ pub struct RawEvent {
 
 /// An event of one context, as it is stored and sent.
 pub trait StoredEvent: DomainEvent {
-    /// Every type and version that this program reads.
+    /// Every type that this program writes, in the version in which it does.
     const KNOWN: &'static [(&'static str, &'static str)];
+
+    /// How events of older versions are read, oldest first: each goes through all the steps it meets.
+    const UPCASTS: &'static [Upcast] = &[];
 
     /// The slug that its aggregate claims by this event.
     fn claimed_slug(&self) -> Option<&Slug> {
         None
     }
 
-    fn is_known(event_type: &str, event_version: &str) -> bool {
-        Self::KNOWN.contains(&(event_type, event_version))
-    }
-
-    /// Reads an event. One of a type or version not known here is refused, never guessed at.
+    /// Reads an event.
     fn decode(event: Recorded<RawEvent>) -> Result<Recorded<Self>, Undecodable> {
         event.try_map(|raw| {
             let RawEvent { event_type, event_version, json, .. } = raw;
-            if !Self::is_known(&event_type, &event_version) {
-                return Err(Undecodable::Unknown { event_type, event_version });
+            let unreadable = |event_type| |source| Undecodable::Payload { event_type, source };
+            // Nearly all are of the present version, and need no detour.
+            if Self::KNOWN.contains(&(&event_type, &event_version)) {
+                return serde_json::from_str(&json).map_err(unreadable(event_type));
             }
-            serde_json::from_str(&json)
-                .map_err(|source| Undecodable::Payload { event_type, source })
+            let payload = serde_json::from_str(&json).map_err(unreadable(event_type.clone()))?;
+            Self::read(&event_type, &event_version, payload)
         })
     }
+
+    /// Reads a payload, an older one as it would be written today. One of a type or version not known here
+    /// is refused, never guessed at.
+    fn read(event_type: &str, version: &str, mut payload: Value) -> Result<Self, Undecodable> {
+        let mut name = (event_type, version);
+        for step in Self::UPCASTS {
+            if step.from == name {
+                name = step.to;
+                payload = (step.payload)(payload);
+            }
+        }
+        if !Self::KNOWN.contains(&name) {
+            let (event_type, event_version) = (event_type.to_owned(), version.to_owned());
+            return Err(Undecodable::Unknown { event_type, event_version });
+        }
+        let event_type = event_type.to_owned();
+        serde_json::from_value(payload)
+            .map_err(|source| Undecodable::Payload { event_type, source })
+    }
+}
+
+/// A step from one version of an event to a later one. It is taken whenever the event is read; what is stored
+/// stays as it was written.
+#[derive(Debug, Clone, Copy)]
+pub struct Upcast {
+    /// Type and version.
+    pub from: (&'static str, &'static str),
+    pub to: (&'static str, &'static str),
+    /// The payload in its later form. One that is not as expected may come back in whatever form reading
+    /// refuses, but must not be a reason to panic.
+    pub payload: fn(Value) -> Value,
 }
 
 /// An event that this program cannot read.

@@ -32,15 +32,19 @@ const SAMPLES: [(&str, &str, &str); 9] = [
 fn every_sample_is_read_and_written_as_it_stands() {
     for (event_type, event_version, json) in SAMPLES {
         let event = PostEvent::decode(raw(event_type, event_version, json)).unwrap().payload;
-        assert_eq!(event.event_type(), event_type);
-        assert_eq!(event.event_version(), event_version);
-        assert_eq!(serde_json::to_string(&event).unwrap(), json);
+        // One of an older version is written in another form today.
+        if PostEvent::KNOWN.contains(&(event_type, event_version)) {
+            assert_eq!(event.event_type(), event_type);
+            assert_eq!(event.event_version(), event_version);
+            assert_eq!(serde_json::to_string(&event).unwrap(), json);
+        }
     }
 }
 
 #[test]
 fn every_known_event_has_a_sample() {
-    for &known in PostEvent::KNOWN {
+    let older = PostEvent::UPCASTS.iter().map(|step| step.from);
+    for known in PostEvent::KNOWN.iter().copied().chain(older) {
         assert!(
             SAMPLES.iter().any(|(event_type, version, _)| (*event_type, *version) == known),
             "{known:?}"

@@ -136,7 +136,29 @@ impl PostChanges {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_title_is_accepted_within_its_limits_and_then_as_it_was_written(text in ".{0,250}") {
+            let trimmed = text.trim();
+            let within = (1..=200).contains(&trimmed.chars().count()) && !trimmed.contains('\0');
+            match Title::try_from(text.clone()) {
+                Ok(title) => prop_assert!(within && title.as_str() == trimmed),
+                Err(_) => prop_assert!(!within || text.contains('\0')),
+            }
+        }
+
+        #[test]
+        fn a_tag_that_is_accepted_is_a_slug_and_stays_the_same(text in ".{0,50}") {
+            if let Ok(tag) = Tag::try_from(text) {
+                prop_assert!((1..=40).contains(&tag.as_str().len()));
+                prop_assert_eq!(Tag::try_from(tag.as_str().to_owned()), Ok(tag));
+            }
+        }
+    }
 
     #[test]
     fn a_title_is_trimmed_and_then_measured() {

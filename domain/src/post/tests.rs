@@ -182,6 +182,50 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn folding_the_events_gives_the_state_that_deciding_left(
+        commands in prop::collection::vec(any_command(), 0..20),
+    ) {
+        let (mut decided, mut history) = (Post::default(), vec![]);
+        for command in commands {
+            for event in decided.decide(command).unwrap_or_default() {
+                decided.apply_event(event.clone());
+                history.push(event);
+            }
+        }
+        let mut folded = Post::default();
+        for event in history {
+            // As it would come back from the store.
+            let stored = serde_json::to_string(&event).unwrap();
+            folded.apply_event(serde_json::from_str(&stored).unwrap());
+        }
+        prop_assert_eq!(folded, decided);
+    }
+
+    #[test]
+    fn nobody_but_its_author_ever_changes_a_post(
+        commands in prop::collection::vec(any_command(), 0..20),
+    ) {
+        let mut post = Post::default();
+        let mut author = None;
+        for command in commands {
+            let by = match &command {
+                PostCommand::Draft { author, .. } => author.id.clone(),
+                PostCommand::Publish { by, .. }
+                | PostCommand::Revise { by, .. }
+                | PostCommand::Unpublish { by }
+                | PostCommand::Delete { by } => by.clone(),
+            };
+            let events = post.decide(command).unwrap_or_default();
+            if !events.is_empty() {
+                prop_assert_eq!(author.get_or_insert(by.clone()), &by);
+            }
+            events.into_iter().for_each(|event| post.apply_event(event));
+        }
+    }
+}
+
 impl Post {
     fn apply_event(&mut self, event: PostEvent) {
         cqrs_es::Aggregate::apply(self, event);
