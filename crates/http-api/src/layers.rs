@@ -11,22 +11,26 @@ use axum::response::{IntoResponse as _, Response};
 use metrics::Label;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::Problem;
 use crate::body::MAX_BODY_BYTES;
+use crate::{CorsArgs, Problem};
 
 /// Puts the same surroundings around every route. To be called once the routes are all there.
-pub fn surround<S>(routes: Router<S>, time_limit: Duration) -> Router<S>
+pub fn surround<S>(routes: Router<S>, time_limit: Duration, cors: &CorsArgs) -> Router<S>
 where
     S: Clone + Send + Sync + 'static,
 {
-    routes
+    let routes = routes
         .fallback(async || Problem::not_found("there is nothing at this address"))
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn_with_state(time_limit, limit_time))
-        .layer(CatchPanicLayer::custom(answer_for_panic))
-        .layer(from_fn(forbid_sniffing))
-        .layer(from_fn(count))
+        .layer(CatchPanicLayer::custom(answer_for_panic));
+    // A page of another origin may read refusals, too.
+    let routes = match cors.layer() {
+        Some(cors) => routes.layer(cors),
+        None => routes,
+    };
+    routes.layer(from_fn(forbid_sniffing)).layer(from_fn(count))
 }
 
 /// Ends a request that takes too long, be it that we are slow or that its body never arrives.
@@ -137,8 +141,8 @@ mod tests {
             .route("/things/{id}", get(thing));
         let request = Request::builder().method(method).uri(path);
         let request = request.header(header::CONTENT_TYPE, "application/json");
-        let answer =
-            surround(routes, Duration::from_millis(50)).oneshot(request.body(body).unwrap());
+        let answer = surround(routes, Duration::from_millis(50), &CorsArgs::default())
+            .oneshot(request.body(body).unwrap());
         answer.await.unwrap()
     }
 }

@@ -5,13 +5,18 @@
 
 pub mod bearer;
 pub mod body;
+pub mod consistency;
+pub mod cors;
 pub mod layers;
+pub mod openapi;
 pub mod path;
 pub mod problem;
 pub mod validation;
 
 pub use bearer::{Actor, AuthArgs, TokenVerifier};
 pub use body::{FormOrJson, Json, MergePatch};
+pub use consistency::ConsistencyToken;
+pub use cors::CorsArgs;
 pub use path::PathId;
 pub use problem::Problem;
 pub use validation::{FieldError, FieldErrors};

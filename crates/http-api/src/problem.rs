@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::FieldError;
 
@@ -16,26 +17,48 @@ pub struct Problem {
     detail: Cow<'static, str>,
     errors: Vec<FieldError>,
     retry_after_seconds: Option<u32>,
+    /// The present version of what the request was about.
+    version: Option<u64>,
 }
 
 /// The members of the document. The code says more than a type would, so the type is the blank one,
 /// whose title is that of the status.
-#[derive(Serialize)]
-struct Document<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem, description = "Why a request is refused (RFC 9457)")]
+pub(crate) struct Document<'a> {
+    #[schema(example = "about:blank")]
     r#type: &'static str,
+    /// What the status is called.
     title: &'a str,
+    /// The status of the answer.
+    #[schema(minimum = 400, maximum = 599)]
     status: u16,
-    detail: &'a str,
+    /// What is wrong, for people.
+    pub(crate) detail: &'a str,
+    /// What is wrong, for programs: it stays the same.
     code: &'static str,
+    /// With `validation_failed`: each field that cannot be accepted.
+    #[schema(required = false)]
     #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
     errors: &'a [FieldError],
+    /// With the status 412: the present version.
+    #[schema(nullable = false)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u64>,
 }
 
 type Detail = Cow<'static, str>;
 
 impl Problem {
     fn new(status: StatusCode, code: &'static str, detail: impl Into<Detail>) -> Self {
-        Self { status, code, detail: detail.into(), errors: vec![], retry_after_seconds: None }
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+            errors: vec![],
+            retry_after_seconds: None,
+            version: None,
+        }
     }
 
     /// The request cannot be read at all.
@@ -70,6 +93,19 @@ impl Problem {
     /// Others changed the same thing at the same time, again and again.
     pub fn version_conflict(detail: impl Into<Detail>) -> Self {
         Self::new(StatusCode::CONFLICT, "version_conflict", detail)
+    }
+
+    /// The request is meant for another version than the present one.
+    pub fn version_mismatch(present: u64) -> Self {
+        let detail = format!("the post is at version {present}, not at one that If-Match names");
+        let problem = Self::new(StatusCode::PRECONDITION_FAILED, "version_conflict", detail);
+        Self { version: Some(present), ..problem }
+    }
+
+    /// The key of the request was given to another one before.
+    pub fn idempotency_key_reused() -> Self {
+        let detail = "this Idempotency-Key was given to another request";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail)
     }
 
     /// The slug that the author asked for belongs to another post.
@@ -112,19 +148,23 @@ impl Problem {
     pub fn code(&self) -> &'static str {
         self.code
     }
-}
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let document = Document {
+    pub(crate) fn document(&self) -> Document<'_> {
+        Document {
             r#type: "about:blank",
             title: self.status.canonical_reason().unwrap_or_default(),
             status: self.status.as_u16(),
             detail: &self.detail,
             code: self.code,
             errors: &self.errors,
-        };
-        let mut response = (self.status, axum::Json(document)).into_response();
+            version: self.version,
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, axum::Json(self.document())).into_response();
         let headers = response.headers_mut();
         let media_type = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, media_type);

@@ -2,6 +2,7 @@
 
 use domain::Invalid;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::Problem;
 
@@ -9,7 +10,7 @@ use crate::Problem;
 const MAX_QUOTED_CHARS: usize = 200;
 
 /// A field that cannot be accepted, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
     /// The path to it: `title`, `tags.2`; empty for the body as a whole.
     pub field: String,
