@@ -137,7 +137,8 @@ impl Projection {
         partition: Partition,
         queue: &mut VecDeque<Message>,
     ) -> anyhow::Result<Step> {
-        let Some(watermark) = self.watermarks.get(&partition) else {
+        let found = self.watermarks.get(&partition);
+        let Some(watermark) = found.filter(|found| found.is_of_this_version()) else {
             return Ok(Step::BeginAnew);
         };
         while let Some(first) = queue.front() {

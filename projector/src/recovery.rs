@@ -86,7 +86,10 @@ impl Projection {
             let behind = at.position < head.position;
             let silent = behind && standstill.lasts(partition, at.position, patience);
             let odd = another_life || (!behind && at != *head);
-            if (silent || odd) && self.is_of_another_log(partition, &watermark).await? {
+            if !watermark.is_of_this_version() {
+                tracing::info!(partition = %partition, "The views of partition {partition} are of another version");
+                self.begin_epoch(partition).await?;
+            } else if (silent || odd) && self.is_of_another_log(partition, &watermark).await? {
                 tracing::error!(partition = %partition, "The views of partition {partition} are not of this log, or of an earlier life of it");
                 self.halted.release(partition);
                 self.begin_epoch(partition).await?;
@@ -111,7 +114,7 @@ impl Projection {
         let new = NewEpoch {
             partition,
             incarnation,
-            epoch: Uuid::new_v4().simple().to_string(),
+            epoch: Watermark::new_epoch(Uuid::new_v4()),
             head: *heads
                 .get(usize::from(partition.0))
                 .context("a partition that the store has not")?,

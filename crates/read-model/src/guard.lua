@@ -11,8 +11,8 @@
 --                                  position it was not filled yet, which must still be so
 --       8 unfilled from now on     fill: the same after it, 0 once it is filled, or empty to leave it
 --       9 prefix of the keys of lists
---       10… seven for each row: id, position, state, slug, card, content, memberships
---           (a place in the lists and then their names, each on a line; empty for none)
+--       10… eight for each row: id, position, state, slug, created, card, content, memberships
+--           (the name of a list, a tab and the place in it, each on a line; empty for none)
 --
 -- Answers 1, or the watermark that was found (nothing if there is none); then nothing was written.
 
@@ -43,7 +43,7 @@ end
 
 -- What is stored gives way only to what is newer. A row of another epoch counts as absent. Tells whether
 -- this one has been stored.
-local function put_row(key, position, state, slug, card, content)
+local function put_row(key, position, state, slug, created, card, content)
     local before = redis.call('HMGET', key, 'epoch', 'position')
     if before[1] == epoch and tonumber(before[2]) >= tonumber(position) then
         return false
@@ -51,7 +51,7 @@ local function put_row(key, position, state, slug, card, content)
     -- All fields, so nothing of the row before stays. No DEL: Redis refuses a script for want of memory only
     -- at its first write, and only if that one takes some.
     redis.call('HSET', key, 'epoch', epoch, 'position', position, 'state', state,
-        'slug', slug, 'card', card, 'content', content)
+        'slug', slug, 'created', created, 'card', card, 'content', content)
     if state == 'deleted' then
         redis.call('PERSIST', key)
     else
@@ -61,41 +61,33 @@ local function put_row(key, position, state, slug, card, content)
     return true
 end
 
--- An entry of `listed` is a position, a place and the names of lists, each on a line. It stays when the post
--- is in no list any more, so that something older cannot put it back.
+-- An entry of `listed` is a position on a line, and the memberships as of it. It stays when the post is in no
+-- list any more, so that something older cannot put it back.
+local membership = '([^\t\n]+)\t([^\n]+)'
 local function put_in_lists(id, position, memberships)
     local before = redis.call('HGET', KEYS[2], id)
-    local old = {}
     if before then
-        for line in string.gmatch(before, '[^\n]+') do
-            old[#old + 1] = line
-        end
-        if tonumber(old[1]) >= tonumber(position) then
+        if tonumber(string.match(before, '^%d+')) >= tonumber(position) then
             return
         end
-    end
-    for i = 3, #old do
-        redis.call('ZREM', ARGV[9] .. old[i], old[2])
-    end
-    local place
-    for line in string.gmatch(memberships, '[^\n]+') do
-        if not place then
-            place = line
-        else
-            redis.call('ZADD', ARGV[9] .. line, 0, place)
-            redis.call('SADD', KEYS[3], line)
+        for list, place in string.gmatch(before, membership) do
+            redis.call('ZREM', ARGV[9] .. list, place)
         end
     end
-    if before or place then
+    for list, place in string.gmatch(memberships, membership) do
+        redis.call('ZADD', ARGV[9] .. list, 0, place)
+        redis.call('SADD', KEYS[3], list)
+    end
+    if before or memberships ~= '' then
         redis.call('HSET', KEYS[2], id, position .. '\n' .. memberships)
     end
 end
 
 for i = 4, #KEYS do
-    local a = 10 + (i - 4) * 7
+    local a = 10 + (i - 4) * 8
     -- Where the row is newer, the lists went with it.
-    if put_row(KEYS[i], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5]) then
-        put_in_lists(ARGV[a], ARGV[a + 1], ARGV[a + 6])
+    if put_row(KEYS[i], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5], ARGV[a + 6]) then
+        put_in_lists(ARGV[a], ARGV[a + 1], ARGV[a + 7])
     end
 end
 return 1

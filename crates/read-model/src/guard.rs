@@ -1,6 +1,9 @@
 //! How far the views of a partition have come, and what that says of an event.
 
 use domain::{Point, Position};
+use uuid::Uuid;
+
+use crate::VIEW_VERSION;
 
 /// How far the views of a partition have come. It moves in the same step as the rows it vouches for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +16,23 @@ pub struct Watermark {
     /// The partition has not been filled yet with what last changed below this position, so an absent row,
     /// or one that is missing from a list, means nothing. `None` once it has been.
     pub unfilled_below: Option<Position>,
+}
+
+impl Watermark {
+    /// The name of an epoch that begins now: the version of the views, and something never used before.
+    pub fn new_epoch(random: Uuid) -> String {
+        format!("{}{}", version_prefix(), random.simple())
+    }
+
+    /// Whether what it vouches for was written by code of this version of the views. If not, it can be neither
+    /// read nor added to: the partition is begun anew.
+    pub fn is_of_this_version(&self) -> bool {
+        self.epoch.starts_with(&version_prefix())
+    }
+}
+
+fn version_prefix() -> String {
+    format!("v{VIEW_VERSION}-")
 }
 
 /// What a watermark says of an event.
@@ -57,9 +77,16 @@ pub fn judge(watermark: &Watermark, incarnation: u32, previous: Point, event: Po
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
+
+    #[test]
+    fn an_epoch_tells_the_version_of_its_views() {
+        let named = |epoch: &str| Watermark { epoch: epoch.to_owned(), ..standing_at(at(5)) };
+        assert!(named(&Watermark::new_epoch(Uuid::nil())).is_of_this_version());
+        for other in ["", "an epoch", &format!("v{}-x", VIEW_VERSION + 1), "v1-x"] {
+            assert!(!named(other).is_of_this_version(), "{other}");
+        }
+    }
 
     #[test]
     fn an_event_is_let_in_once_and_in_order() {

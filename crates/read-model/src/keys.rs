@@ -35,7 +35,8 @@ impl KeySpace {
         format!("{}post:{post_id}", self.of(partition))
     }
 
-    /// A hash: for each post that was ever in a list, which lists it is in, where, and as of which position.
+    /// A hash: for each post that was ever in a list, which lists it is in, where in each, and as of which
+    /// position.
     pub(crate) fn listed(&self, partition: Partition) -> String {
         format!("{}listed", self.of(partition))
     }

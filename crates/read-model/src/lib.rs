@@ -12,7 +12,7 @@ mod row;
 mod views;
 
 /// Counts up when the same events come to give another view.
-pub const VIEW_VERSION: u32 = 1;
+pub const VIEW_VERSION: u32 = 2;
 
 pub use guard::{Judgement, Watermark, judge};
 pub use keys::{KeySpace, PrefixError};

@@ -1,4 +1,5 @@
-//! The lists that a post is in: all published posts, those with a tag, those of an author.
+//! The lists that a post is in: all published posts, those with a tag, those of an author; and an author's
+//! own, drafts included.
 //!
 //! Each partition keeps its own part of every list as a sorted set whose scores are all zero, so that it is
 //! ordered by its members alone; a reader merges the parts. A member is a [`Place`], which is unique, so
@@ -11,14 +12,32 @@ use chrono::{DateTime, Utc};
 use domain::post::Status;
 use domain::{AuthorId, PostId};
 
-use crate::PostPage;
+use crate::{PostPage, StoredPage};
 
 /// Which list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListName {
     Published,
     Tag(String),
+    /// What an author has published, as everybody sees it.
     Author(AuthorId),
+    /// All that an author has written. This list and the next two are for that author's eyes alone.
+    Own(AuthorId),
+    OwnDrafts(AuthorId),
+    OwnPublished(AuthorId),
+}
+
+impl ListName {
+    /// Whether a post belongs here: one that was read after the list may have left it meanwhile.
+    pub fn shows(&self, page: &StoredPage) -> bool {
+        match self {
+            Self::Published | Self::Tag(_) | Self::Author(_) | Self::OwnPublished(_) => {
+                page.published
+            }
+            Self::OwnDrafts(_) => !page.published,
+            Self::Own(_) => true,
+        }
+    }
 }
 
 impl fmt::Display for ListName {
@@ -27,11 +46,16 @@ impl fmt::Display for ListName {
             Self::Published => f.write_str("published"),
             Self::Tag(tag) => write!(f, "tag:{tag}"),
             Self::Author(author) => write!(f, "author:{author}"),
+            Self::Own(author) => write!(f, "own:{author}"),
+            Self::OwnDrafts(author) => write!(f, "own-drafts:{author}"),
+            Self::OwnPublished(author) => write!(f, "own-published:{author}"),
         }
     }
 }
 
-/// Where a post stands in a list: first publication, then id.
+/// Where a post stands in a list: a time, then its id. The time is that of its first publication, or in its
+/// author's own lists that of its creation: a draft has no other, and a post that is published or taken back
+/// stays where its author knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// Microseconds since 1970.
@@ -40,8 +64,8 @@ pub struct Place {
 }
 
 impl Place {
-    pub fn new(published_at: DateTime<Utc>, post_id: PostId) -> Self {
-        Self { micros: u64::try_from(published_at.timestamp_micros()).unwrap_or(0), post_id }
+    pub fn new(at: DateTime<Utc>, post_id: PostId) -> Self {
+        Self { micros: u64::try_from(at.timestamp_micros()).unwrap_or(0), post_id }
     }
 }
 
@@ -67,14 +91,28 @@ impl FromStr for Place {
     }
 }
 
-/// Where a page stands and in which lists; `None` unless it is published.
-pub(crate) fn memberships(page: &PostPage) -> Option<(Place, Vec<ListName>)> {
+/// In which lists a page is, and where it stands in each.
+pub(crate) fn memberships(page: &PostPage) -> Vec<(ListName, Place)> {
     let card = &page.card;
-    let published_at = card.published_at.filter(|_| card.status == Status::Published)?;
-    let mut lists = vec![ListName::Published];
-    lists.extend(card.author.id.parse().ok().map(ListName::Author));
-    lists.extend(card.tags.iter().cloned().map(ListName::Tag));
-    Some((Place::new(published_at, card.id), lists))
+    let published_at = card.published_at.filter(|_| card.status == Status::Published);
+    let created = Place::new(page.created_at, card.id);
+    let mut lists = vec![];
+    if let Ok(author) = card.author.id.parse::<AuthorId>() {
+        lists.push((ListName::Own(author.clone()), created));
+        match published_at {
+            None => lists.push((ListName::OwnDrafts(author), created)),
+            Some(at) => {
+                lists.push((ListName::OwnPublished(author.clone()), created));
+                lists.push((ListName::Author(author), Place::new(at, card.id)));
+            }
+        }
+    }
+    if let Some(at) = published_at {
+        let tags = card.tags.iter().cloned().map(ListName::Tag);
+        let public = [ListName::Published].into_iter().chain(tags);
+        lists.extend(public.map(|list| (list, Place::new(at, card.id))));
+    }
+    lists
 }
 
 #[cfg(test)]

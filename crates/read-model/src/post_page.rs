@@ -34,6 +34,8 @@ pub struct PageAuthor {
 pub struct PostPage {
     pub card: PostCard,
     pub content: String,
+    /// When its first event was recorded. Readers are not told; it says where its author finds it.
+    pub created_at: DateTime<Utc>,
 }
 
 /// Folds one event into the page of its post. `None` is a post that is not there: not yet, or deleted.
@@ -76,6 +78,7 @@ fn drafted(
     slug: Option<&Slug>,
     event: &Recorded<PostEvent>,
 ) -> PostPage {
+    let at = event.recorded_at.trunc_subsecs(6);
     PostPage {
         card: PostCard {
             id,
@@ -86,10 +89,11 @@ fn drafted(
             author: PageAuthor { id: author.id.as_str().to_owned(), name: author.name.clone() },
             status: Status::Draft,
             published_at: None,
-            updated_at: event.recorded_at.trunc_subsecs(6),
+            updated_at: at,
             version: event.sequence,
         },
         content: content.content.as_str().to_owned(),
+        created_at: at,
     }
 }
 
@@ -156,6 +160,13 @@ pub(crate) mod tests {
         assert_eq!(page.card.updated_at, at(4));
         assert_eq!(page.card.status, Status::Published);
         assert_eq!(page.card.version, 4);
+    }
+
+    #[test]
+    fn a_post_stays_as_old_as_it_is() {
+        let revised = json!({"revised": {"changes": {"title": "On reading"}}});
+        let page = history([drafted_by_anne(), published("a"), revised]).unwrap();
+        assert_eq!(page.created_at, at(1));
     }
 
     #[test]

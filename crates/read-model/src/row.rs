@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use domain::post::{PostEvent, Status};
 use domain::{Position, PostId, Recorded, Slug};
 
@@ -62,6 +63,8 @@ pub struct StoredPage {
     pub published: bool,
     /// The slug that the post has now.
     pub slug: Option<Slug>,
+    /// Not part of what is sent.
+    pub created_at: DateTime<Utc>,
     /// The card: a JSON object.
     pub card: Bytes,
     /// The text: a JSON string.
@@ -90,6 +93,7 @@ impl TryFrom<&Row> for StoredRow {
             Ok::<_, serde_json::Error>(StoredPage {
                 published: page.card.status == Status::Published,
                 slug: page.card.slug.clone(),
+                created_at: page.created_at,
                 card: serde_json::to_vec(&page.card)?.into(),
                 content: serde_json::to_vec(&page.content)?.into(),
             })
@@ -106,6 +110,7 @@ impl TryFrom<&StoredRow> for Row {
             Ok::<_, serde_json::Error>(PostPage {
                 card: serde_json::from_slice(&page.card)?,
                 content: serde_json::from_slice(&page.content)?,
+                created_at: page.created_at,
             })
         };
         Ok(Self { position: row.position, page: row.page.as_ref().map(page).transpose()? })

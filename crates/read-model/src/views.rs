@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::DateTime;
 use domain::{Claim, Partition, Partitions, Point, Position, PostId, Slug};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::TcpSettings;
@@ -13,13 +14,13 @@ use crate::lists::{ListName, Place, memberships};
 use crate::row::{Row, StoredPage, StoredRow};
 
 const WATERMARK: [&str; 5] = ["incarnation", "epoch", "position", "event", "unfilled"];
-const ROW: [&str; 6] = ["epoch", "position", "state", "slug", "card", "content"];
+const ROW: [&str; 7] = ["epoch", "position", "state", "slug", "created", "card", "content"];
 /// How long sent data may stay without acknowledgement before the connection is made anew.
 const STALL_LIMIT: Duration = Duration::from_secs(5);
 /// How long a row, or what a slug names, stays that nobody reads. Both are in the log.
 const KEPT_SECONDS: i64 = 7 * 24 * 3600;
 
-const CARD: [&str; 5] = ["epoch", "position", "state", "slug", "card"];
+const CARD: [&str; 6] = ["epoch", "position", "state", "slug", "created", "card"];
 
 /// The views of one store. Clones share one connection, which comes back by itself.
 #[derive(Debug, Clone)]
@@ -374,20 +375,19 @@ impl Views {
     ) -> Result<(), ViewsError> {
         for (id, row) in rows {
             let stored = StoredRow::try_from(row)?;
-            let lists = row.page.as_ref().and_then(memberships).map_or_else(
-                String::new,
-                |(place, lists)| {
-                    lists.iter().fold(place.to_string(), |lines, list| format!("{lines}\n{list}"))
-                },
-            );
+            let lists = row.page.as_ref().map_or_else(Vec::new, memberships);
+            let lists = lists
+                .iter()
+                .fold(String::new(), |lines, (list, place)| lines + &format!("{list}\t{place}\n"));
             call.key(self.keys.post(partition, *id)).arg(id.to_string()).arg(stored.position.0);
             match stored.page {
                 Some(page) => call
                     .arg(if page.published { "published" } else { "draft" })
                     .arg(page.slug.as_ref().map_or("", Slug::as_str))
+                    .arg(page.created_at.timestamp_micros())
                     .arg(&page.card[..])
                     .arg(&page.content[..]),
-                None => call.arg("deleted").arg("").arg("").arg(""),
+                None => call.arg("deleted").arg("").arg("").arg("").arg(""),
             };
             call.arg(lists);
         }
@@ -443,8 +443,15 @@ fn watermark(answer: Value) -> Result<Option<Watermark>, ViewsError> {
 fn stored_row(answer: Value, epoch: &str) -> Result<Option<StoredRow>, ViewsError> {
     let mut fields = values::<Vec<u8>>(answer)?.into_iter();
     let mut next = || fields.next().flatten();
-    let (Some(of_epoch), Some(position), Some(state), Some(slug), Some(card)) =
-        (next(), next(), next(), next(), next())
+    let (
+        Some(of_epoch),
+        Some(position),
+        Some(state),
+        Some(slug),
+        Some(created_at),
+        Some(card),
+        content,
+    ) = (next(), next(), next(), next(), next(), next(), next())
     else {
         return Ok(None);
     };
@@ -453,15 +460,20 @@ fn stored_row(answer: Value, epoch: &str) -> Result<Option<StoredRow>, ViewsErro
     }
     let malformed = || ViewsError::Malformed("a row");
     let text = |bytes| String::from_utf8(bytes).map_err(|_| malformed());
-    let position = Position(text(position)?.parse().map_err(|_| malformed())?);
+    let number = |bytes| text(bytes)?.parse::<i64>().map_err(|_| malformed());
+    let position = Position::from_i64(number(position)?);
+    if state == b"deleted" {
+        return Ok(Some(StoredRow { position, page: None }));
+    }
     let slug = text(slug)?;
     let page = StoredPage {
         published: state == b"published",
         slug: (!slug.is_empty()).then(|| Slug::recorded(slug)),
+        created_at: DateTime::from_timestamp_micros(number(created_at)?).ok_or_else(malformed)?,
         card: card.into(),
-        content: next().unwrap_or_default().into(),
+        content: content.unwrap_or_default().into(),
     };
-    Ok(Some(StoredRow { position, page: (state != b"deleted").then_some(page) }))
+    Ok(Some(StoredRow { position, page: Some(page) }))
 }
 
 fn values<T: redis::FromRedisValue>(answer: Value) -> Result<Vec<Option<T>>, ViewsError> {

@@ -19,6 +19,17 @@ async fn views_that_are_further_than_the_log_are_begun_anew() {
 }
 
 #[tokio::test]
+async fn views_of_another_version_are_begun_anew() {
+    let blog = projected().await;
+    blog.tamper(P, &[("epoch", "v1-an-older-program".to_owned())]).await;
+    let head = blog.log.head().await.unwrap();
+    blog.publish_in(P).await;
+    blog.relay_after(head).await;
+    let projector = blog.project().await;
+    begun_anew(&blog, projector).await;
+}
+
+#[tokio::test]
 async fn views_that_stand_at_another_event_than_the_log_are_begun_anew() {
     let blog = projected().await;
     blog.tamper(P, &[("event", Uuid::new_v4().to_string())]).await;

@@ -184,9 +184,9 @@ impl<'a> Trial<'a> {
         assert!(listed >= self.watermark.max(self.listed), "lists went back after {done:?}");
         self.listed = listed;
         let lists = match listed {
-            2 => &["published", "craft"][..],
-            3 => &["published", "art"],
-            _ => &[],
+            2 => &["published", "craft", "own-published"][..],
+            3 => &["published", "art", "own-published"],
+            _ => &["own-drafts"],
         };
         assert_eq!(found, lists, "after {done:?}");
     }
@@ -205,11 +205,21 @@ impl<'a> Trial<'a> {
         let key = |rest: &str| self.store.key(self.partition, rest);
         let mut pipe = redis::pipe();
         pipe.hget(key("listed"), self.post.id.to_string());
-        pipe.zcard(key("list:published")).zcard(key("list:tag:craft")).zcard(key("list:tag:art"));
-        let (entry, published, craft, art): (String, bool, bool, bool) =
+        let lists = [
+            ("published", "published"),
+            ("craft", "tag:craft"),
+            ("art", "tag:art"),
+            ("own-drafts", "own-drafts:anne"),
+            ("own-published", "own-published:anne"),
+        ];
+        for (_, list) in lists {
+            pipe.zcard(key(&format!("list:{list}")));
+        }
+        let mut answers: Vec<String> =
             pipe.query_async(&mut self.store.redis.clone()).await.unwrap();
-        let lists = [("published", published), ("craft", craft), ("art", art)];
-        let lists = lists.into_iter().filter_map(|(name, there)| there.then_some(name));
+        let entry = answers.remove(0);
+        let lists = lists.into_iter().zip(answers);
+        let lists = lists.filter_map(|((name, _), count)| (count == "1").then_some(name));
         (entry.lines().next().unwrap().parse().unwrap(), lists.collect())
     }
 }

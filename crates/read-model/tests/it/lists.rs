@@ -6,18 +6,16 @@ use read_model::{Guarded, ListName, Place};
 use crate::support::{Post, Store, advance};
 
 const NONE: [&str; 0] = [];
+const DRAFT: [&str; 2] = ["own", "own drafts"];
+const PUBLISHED: [&str; 5] = ["published", "anne", "craft", "own", "own published"];
 
 #[tokio::test]
-async fn a_post_is_in_lists_while_it_is_published() {
+async fn what_is_published_is_in_public_lists_and_everything_in_its_authors_own() {
     let store = Store::new().await;
     let post = Post::drafted(1).published(2).unpublished(3).published(4).deleted(5);
-    for (position, lists) in [
-        (1, &NONE[..]),
-        (2, &["published", "anne", "craft"]),
-        (3, &NONE),
-        (4, &["published", "anne", "craft"]),
-        (5, &NONE),
-    ] {
+    for (position, lists) in
+        [(1, &DRAFT[..]), (2, &PUBLISHED), (3, &DRAFT), (4, &PUBLISHED), (5, &NONE)]
+    {
         assert_eq!(store.project(&post, position).await, Guarded::Written);
         assert_eq!(store.lists_of(&post).await, lists, "at {position}");
     }
@@ -29,10 +27,10 @@ async fn a_post_leaves_the_list_of_a_tag_that_is_taken_off() {
     let post = Post::drafted(1).published(2).tagged(3, &["art", "craft"]).tagged(4, &["art"]);
     let post = post.tagged(5, &[]);
     for (position, lists) in [
-        (2, &["published", "anne", "craft"][..]),
-        (3, &["published", "anne", "craft", "art"]),
-        (4, &["published", "anne", "art"]),
-        (5, &["published", "anne"]),
+        (2, &PUBLISHED[..]),
+        (3, &["published", "anne", "craft", "art", "own", "own published"]),
+        (4, &["published", "anne", "art", "own", "own published"]),
+        (5, &["published", "anne", "own", "own published"]),
     ] {
         assert_eq!(store.project(&post, position).await, Guarded::Written);
         assert_eq!(store.lists_of(&post).await, lists, "at {position}");
@@ -48,9 +46,9 @@ async fn a_late_fill_does_not_put_a_post_back_into_a_list() {
     assert_eq!(store.fill(&post, 3).await, Guarded::Written);
     store.evict(&post).await;
     assert_eq!(store.fill(&post, 2).await, Guarded::Written);
-    assert_eq!(store.lists_of(&post).await, NONE);
+    assert_eq!(store.lists_of(&post).await, DRAFT);
     store.project(&post, 4).await;
-    assert_eq!(store.lists_of(&post).await, NONE);
+    assert_eq!(store.lists_of(&post).await, DRAFT);
 }
 
 #[tokio::test]
@@ -58,12 +56,40 @@ async fn a_post_whose_row_is_newer_is_in_no_list_that_its_row_denies() {
     let store = Store::new().await;
     let post = Post::drafted(1).published(2).unpublished(3);
     store.project(&post, 1).await;
-    // It was never in a list before, so only its row knows how it ends.
+    // It was in no public list before, and so is not missed in any.
     assert_eq!(store.fill(&post, 3).await, Guarded::Written);
     assert_eq!(store.fill(&post, 2).await, Guarded::Written);
-    assert_eq!(store.lists_of(&post).await, NONE);
+    assert_eq!(store.lists_of(&post).await, DRAFT);
     assert_eq!(store.project(&post, 2).await, Guarded::Written);
+    assert_eq!(store.lists_of(&post).await, DRAFT);
+}
+
+#[tokio::test]
+async fn a_late_fill_does_not_put_a_deleted_post_back_into_its_authors_own_lists() {
+    let store = Store::new().await;
+    let post = Post::drafted(1).titled(2, "On reading").deleted(3);
+    store.project(&post, 1).await;
+    assert_eq!(store.fill(&post, 3).await, Guarded::Written);
+    store.evict(&post).await;
+    assert_eq!(store.fill(&post, 2).await, Guarded::Written);
     assert_eq!(store.lists_of(&post).await, NONE);
+}
+
+#[tokio::test]
+async fn a_post_keeps_its_place_among_its_authors_own() {
+    let store = Store::new().await;
+    let posts = [Post::drafted(1).published(4).unpublished(5), Post::drafted(2).published(3)];
+    let own = async |store: &Store| store.list(ListName::Own("anne".parse().unwrap())).await;
+    for (number, position) in [(0, 1), (1, 2), (1, 3), (0, 4), (0, 5)] {
+        assert_eq!(store.project(&posts[number], position).await, Guarded::Written);
+        if position > 1 {
+            assert_eq!(own(&store).await, [posts[1].id, posts[0].id], "at {position}");
+        }
+        if position == 4 {
+            // In public it is the first publication that counts.
+            assert_eq!(store.list(ListName::Published).await, [posts[0].id, posts[1].id]);
+        }
+    }
 }
 
 #[tokio::test]
@@ -72,7 +98,7 @@ async fn an_evicted_row_stays_in_its_lists() {
     let post = Post::drafted(1).published(2);
     store.project(&post, 2).await;
     store.evict(&post).await;
-    assert_eq!(store.lists_of(&post).await, ["published", "anne", "craft"]);
+    assert_eq!(store.lists_of(&post).await, PUBLISHED);
 }
 
 #[tokio::test]

@@ -112,6 +112,9 @@ impl Store {
             ("anne", ListName::Author("anne".parse().unwrap())),
             ("craft", ListName::Tag("craft".to_owned())),
             ("art", ListName::Tag("art".to_owned())),
+            ("own", ListName::Own("anne".parse().unwrap())),
+            ("own drafts", ListName::OwnDrafts("anne".parse().unwrap())),
+            ("own published", ListName::OwnPublished("anne".parse().unwrap())),
         ] {
             if self.list(list).await.contains(&post.id) {
                 lists.push(name);

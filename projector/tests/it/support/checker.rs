@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use domain::post::{PostEvent, Status};
-use domain::{Partition, Point, Position, PostId, RawEvent, Recorded, StoredEvent as _};
+use domain::{AuthorId, Partition, Point, Position, PostId, RawEvent, Recorded, StoredEvent as _};
 use read_model::{ListName, Place, Row, StoredRow, Watermark, fold_pages};
 use redis::AsyncCommands as _;
 
@@ -100,16 +100,24 @@ fn fold(events: Vec<Recorded<RawEvent>>) -> anyhow::Result<HashMap<PostId, Row>>
 
 fn lists_of(rows: &HashMap<PostId, Row>) -> Lists {
     let mut lists = Lists::new();
+    let mut put = |list: ListName, place: Place| {
+        lists.entry(list.to_string()).or_default().insert(place.to_string());
+    };
     for page in rows.values().filter_map(|row| row.page.as_ref()) {
         let card = &page.card;
+        let author: AuthorId = card.author.id.parse().unwrap();
+        let created = Place::new(page.created_at, card.id);
+        put(ListName::Own(author.clone()), created);
         if card.status != Status::Published {
+            put(ListName::OwnDrafts(author), created);
             continue;
         }
-        let place = Place::new(card.published_at.unwrap(), card.id).to_string();
-        let author = ListName::Author(card.author.id.parse().unwrap());
-        let tags = card.tags.iter().cloned().map(ListName::Tag);
-        for list in [ListName::Published, author].into_iter().chain(tags) {
-            lists.entry(list.to_string()).or_default().insert(place.clone());
+        put(ListName::OwnPublished(author.clone()), created);
+        let published = Place::new(card.published_at.unwrap(), card.id);
+        put(ListName::Published, published);
+        put(ListName::Author(author), published);
+        for tag in &card.tags {
+            put(ListName::Tag(tag.clone()), published);
         }
     }
     lists

@@ -41,7 +41,9 @@ impl Blog {
     }
 
     pub(crate) async fn with_redis(redis_url: &str) -> Self {
-        let database = TestDatabase::from_template("projector_four_partitions", create_store).await;
+        // One template for each run: it must not outlive the migrations it was made by.
+        let template = format!("projector_{}", std::process::id());
+        let database = TestDatabase::from_template(&template, create_store).await;
         let pool = PgPool::connect(database.url()).await.unwrap();
         let partitions = event_log::open(&pool).await.unwrap().partitions;
         let (prefix, topic) = (unique_name("projector"), unique_name("events"));
