@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use clap::builder::RangedU64ValueParser;
-use http_api::AuthArgs;
+use http_api::{AuthArgs, CorsArgs};
 use service_runtime::{DrainArgs, Secret, TelemetryArgs};
 
 /// Answers reads: posts by their address, and lists of them.
@@ -88,6 +88,9 @@ pub struct Config {
 
     #[command(flatten)]
     pub auth: AuthArgs,
+
+    #[command(flatten)]
+    pub cors: CorsArgs,
 
     #[command(flatten)]
     pub drain: DrainArgs,

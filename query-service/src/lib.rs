@@ -1,6 +1,7 @@
 //! Answers reads from the views in Redis, and from the log of events wherever they have nothing.
 
 mod config;
+mod openapi;
 mod routes;
 
 mod lists;
@@ -60,7 +61,8 @@ impl App {
         let log = EventLog::new(pool, store.partitions);
         let reads = Reads::new(views.clone(), log.clone(), standing.clone(), &config);
         let service = Service { reads: Arc::new(reads), tokens };
-        let router = routes::routes(service, Duration::from_secs(config.request_seconds));
+        let request_limit = Duration::from_secs(config.request_seconds);
+        let router = routes::routes(service, request_limit, &config.cors);
         let http =
             Server::bind(config.http_address, router, config.drain.limit_for_requests()).await?;
         let watch = Watch { standing, views, log, check: readiness.check("reads") };

@@ -9,10 +9,10 @@ use read_model::{ListName, Place};
 
 use crate::cursor;
 
-const DEFAULT_LIMIT: usize = 20;
-const MAX_LIMIT: usize = 100;
+pub(crate) const DEFAULT_LIMIT: usize = 20;
+pub(crate) const MAX_LIMIT: usize = 100;
 
-/// What stands behind the `?` of `GET /posts`.
+/// What stands behind the `?` of a list.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ListQuery {
     pub(crate) list: ListName,
@@ -21,27 +21,9 @@ pub(crate) struct ListQuery {
 }
 
 impl ListQuery {
+    /// Of `GET /posts`.
     pub(crate) fn parse(parameters: Vec<(String, String)>) -> Result<Self, Problem> {
-        let (mut limit, mut cursor, mut tag, mut author) = (None, None, None, None);
-        for (name, value) in parameters {
-            let given = match name.as_str() {
-                "limit" => &mut limit,
-                "cursor" => &mut cursor,
-                "tag" => &mut tag,
-                "author" => &mut author,
-                // A misspelt one must not be lost in silence.
-                _ => {
-                    return Err(Problem::invalid_request(format!(
-                        "there is no parameter `{name}`"
-                    )));
-                }
-            };
-            if given.replace(value).is_some() {
-                return Err(Problem::invalid_request(format!("`{name}` is given more than once")));
-            }
-        }
-
-        let limit = limit.map_or(Ok(DEFAULT_LIMIT), |text| parse_limit(&text))?;
+        let [limit, cursor, tag, author] = take(parameters, ["limit", "cursor", "tag", "author"])?;
         let list = match (tag, author) {
             (Some(_), Some(_)) => {
                 return Err(Problem::invalid_request("`tag` and `author` do not go together"));
@@ -53,6 +35,30 @@ impl ListQuery {
             }
             (None, Some(author)) => ListName::Author(valid("author", author.parse())?),
         };
+        Self::of(list, limit, cursor)
+    }
+
+    /// Of `GET /me/posts`, asked by this author.
+    pub(crate) fn parse_own(
+        author: AuthorId,
+        parameters: Vec<(String, String)>,
+    ) -> Result<Self, Problem> {
+        let [limit, cursor, status] = take(parameters, ["limit", "cursor", "status"])?;
+        let list = match status.as_deref() {
+            None => ListName::Own(author),
+            Some("draft") => ListName::OwnDrafts(author),
+            Some("published") => ListName::OwnPublished(author),
+            Some(_) => {
+                let message = "must be `draft` or `published`";
+                let error = FieldError::new("status", "not_allowed", message);
+                return Err(Problem::validation_failed(vec![error]));
+            }
+        };
+        Self::of(list, limit, cursor)
+    }
+
+    fn of(list: ListName, limit: Option<String>, cursor: Option<String>) -> Result<Self, Problem> {
+        let limit = limit.map_or(Ok(DEFAULT_LIMIT), |text| parse_limit(&text))?;
         let after = cursor.map(|cursor| {
             let place = cursor::decode(&list, &cursor);
             place.ok_or_else(|| Problem::invalid_request("the cursor is not one of this list"))
@@ -62,13 +68,34 @@ impl ListQuery {
 
     /// The address of the page behind a cursor of this list.
     pub(crate) fn address_of(&self, cursor: &str) -> String {
-        let filter = match &self.list {
-            ListName::Published => String::new(),
-            ListName::Tag(tag) => format!("&tag={tag}"),
-            ListName::Author(author) => format!("&author={}", in_query(author)),
+        let (path, filter) = match &self.list {
+            ListName::Published => ("/posts", String::new()),
+            ListName::Tag(tag) => ("/posts", format!("&tag={tag}")),
+            ListName::Author(author) => ("/posts", format!("&author={}", in_query(author))),
+            ListName::Own(_) => ("/me/posts", String::new()),
+            ListName::OwnDrafts(_) => ("/me/posts", "&status=draft".to_owned()),
+            ListName::OwnPublished(_) => ("/me/posts", "&status=published".to_owned()),
         };
-        format!("/posts?limit={}{filter}&cursor={cursor}", self.limit)
+        format!("{path}?limit={}{filter}&cursor={cursor}", self.limit)
     }
+}
+
+/// The values of these parameters, each given at most once. Any other is refused: a misspelt one must not be
+/// lost in silence.
+fn take<const N: usize>(
+    parameters: Vec<(String, String)>,
+    names: [&str; N],
+) -> Result<[Option<String>; N], Problem> {
+    let mut values = [const { None }; N];
+    for (name, value) in parameters {
+        let Some(index) = names.iter().position(|known| *known == name) else {
+            return Err(Problem::invalid_request(format!("there is no parameter `{name}`")));
+        };
+        if values[index].replace(value).is_some() {
+            return Err(Problem::invalid_request(format!("`{name}` is given more than once")));
+        }
+    }
+    Ok(values)
 }
 
 fn parse_limit(text: &str) -> Result<usize, Problem> {
@@ -144,8 +171,46 @@ mod tests {
         assert_eq!(query.address_of("abc"), "/posts?limit=7&author=auth0%7C5f@x&cursor=abc");
     }
 
+    #[test]
+    fn ones_own_posts_are_asked_for_by_their_status() {
+        for (status, list, address) in [
+            (&[][..], ListName::Own(anne()), "/me/posts?limit=20&cursor=abc"),
+            (
+                &[("status", "draft")],
+                ListName::OwnDrafts(anne()),
+                "/me/posts?limit=20&status=draft&cursor=abc",
+            ),
+            (
+                &[("status", "published")],
+                ListName::OwnPublished(anne()),
+                "/me/posts?limit=20&status=published&cursor=abc",
+            ),
+        ] {
+            let query = ListQuery::parse_own(anne(), owned(status)).unwrap();
+            assert_eq!((&query.list, query.address_of("abc").as_str()), (&list, address));
+        }
+        for (bad, status) in [
+            (&[("status", "deleted")][..], 422),
+            (&[("status", "")], 422),
+            (&[("status", "draft"), ("status", "draft")], 400),
+            (&[("author", "bob")], 400),
+            (&[("limit", "0")], 422),
+        ] {
+            let refused = ListQuery::parse_own(anne(), owned(bad)).unwrap_err();
+            assert_eq!(refused.status(), status, "{bad:?}");
+        }
+    }
+
+    fn anne() -> AuthorId {
+        "anne".parse().unwrap()
+    }
+
     fn parse(parameters: &[(&str, &str)]) -> Result<ListQuery, Problem> {
+        ListQuery::parse(owned(parameters))
+    }
+
+    fn owned(parameters: &[(&str, &str)]) -> Vec<(String, String)> {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        ListQuery::parse(parameters.iter().map(owned).collect())
+        parameters.iter().map(owned).collect()
     }
 }

@@ -16,19 +16,47 @@ use crate::routes::Service;
 /// `GET /posts`
 pub(crate) async fn posts(
     State(service): State<Service>,
-    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
+    query: Result<Parameters, QueryRejection>,
     actor: Option<Actor>,
     known: IfNoneMatch,
 ) -> Result<Response, Problem> {
-    let Query(parameters) =
-        query.map_err(|_| Problem::invalid_request("what stands behind the `?` cannot be read"))?;
-    let query = ListQuery::parse(parameters)?;
+    let query = ListQuery::parse(parameters(query)?)?;
+    answer(&service, &query, Audience::of(&actor), &known).await
+}
+
+/// `GET /me/posts`
+pub(crate) async fn own_posts(
+    State(service): State<Service>,
+    query: Result<Parameters, QueryRejection>,
+    actor: Actor,
+    known: IfNoneMatch,
+) -> Result<Response, Problem> {
+    let query = ListQuery::parse_own(actor.author_id, parameters(query)?)?;
+    answer(&service, &query, Audience::OneReader, &known).await
+}
+
+/// What stands behind the `?`, in its order.
+type Parameters = Query<Vec<(String, String)>>;
+
+fn parameters(query: Result<Parameters, QueryRejection>) -> Result<Vec<(String, String)>, Problem> {
+    match query {
+        Ok(Query(parameters)) => Ok(parameters),
+        Err(_) => Err(Problem::invalid_request("what stands behind the `?` cannot be read")),
+    }
+}
+
+async fn answer(
+    service: &Service,
+    query: &ListQuery,
+    audience: Audience,
+    known: &IfNoneMatch,
+) -> Result<Response, Problem> {
     let list = service.reads.list(&query.list, query.after, query.limit).await?;
     let next = list.next.map(|place| cursor::encode(&query.list, place));
     let body = list_json(&list, next.as_deref());
     let etag = etag_of_bytes(&body);
-    let answer = Answer { body, etag, freshness: list.freshness, audience: Audience::of(&actor) };
-    let mut response = answer.unless_known(&known);
+    let mut response =
+        Answer { body, etag, freshness: list.freshness, audience }.unless_known(known);
     if let Some(next) = next {
         let link = format!("<{}>; rel=\"next\"", query.address_of(&next));
         let link = link.try_into().map_err(|_| Problem::internal())?;

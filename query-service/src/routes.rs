@@ -9,10 +9,11 @@ use axum::http::{HeaderValue, header};
 use axum::middleware::map_response;
 use axum::response::Response;
 use axum::routing::get;
-use http_api::TokenVerifier;
 use http_api::layers::surround;
+use http_api::{CorsArgs, TokenVerifier};
 
 use crate::lists;
+use crate::openapi;
 use crate::posts;
 use crate::reads::Reads;
 
@@ -30,12 +31,16 @@ impl FromRef<Service> for TokenVerifier {
 }
 
 /// `GET` here takes `HEAD` as well.
-pub(crate) fn routes(service: Service, time_limit: Duration) -> Router {
+pub(crate) fn routes(service: Service, time_limit: Duration, cors: &CorsArgs) -> Router {
     let routes = Router::new()
         .route("/posts", get(lists::posts))
         .route("/posts/{address}", get(posts::page))
-        .route("/post/{slug}", get(posts::article));
-    surround(routes, time_limit).layer(map_response(store_only_what_may_be)).with_state(service)
+        .route("/me/posts", get(lists::own_posts))
+        .route("/post/{slug}", get(posts::article))
+        .merge(http_api::openapi::serve(openapi::document()));
+    surround(routes, time_limit, cors)
+        .layer(map_response(store_only_what_may_be))
+        .with_state(service)
 }
 
 /// Caches may keep a 404, a 410 or a 301 for as long as they see fit, unless they are told otherwise.

@@ -50,7 +50,7 @@ impl Reads {
 
         let ids: Vec<PostId> = places.iter().map(|place| place.post_id).collect();
         let rows = self.cards(&ids).await?;
-        let shown = |id: &PostId| rows.get(id)?.page.as_ref().filter(|page| page.published);
+        let shown = |id: &PostId| rows.get(id)?.page.as_ref().filter(|page| name.shows(page));
         let cards = ids.iter().filter_map(shown).map(|page: &StoredPage| page.card.clone());
         count("list", Source::Redis);
         Ok(List { cards: cards.collect(), next, freshness })

@@ -4,9 +4,12 @@
 
 mod drafts;
 mod lists;
+mod openapi;
 mod outages;
+mod own_posts;
 mod pages;
 mod paging;
 mod rows;
+mod slugs;
 mod stampede;
 mod support;

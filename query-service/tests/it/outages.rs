@@ -72,18 +72,23 @@ async fn warm_pages_and_lists_are_served_while_postgres_is_down() {
     create_store(url.clone()).await.unwrap();
     let blog = Blog::start_behind(&url, &url, &shared().redis_url).await;
     let cold = blog.publish("cold").await;
-    blog.publish("warm").await;
+    let warm = blog.publish("lukewarm").await;
+    blog.move_to(warm, "warm").await;
     blog.project().await;
     assert_eq!(blog.reader().get("/posts/warm").await.status, 200);
     assert_eq!(blog.reader().get("/posts/cold").await.status, 200);
-    eventually("the slug is remembered", async || {
-        blog.views.claim_of(1, &"warm".parse().unwrap()).await.unwrap().is_some()
-    })
-    .await;
+    assert_eq!(blog.reader().get("/posts/lukewarm").await.status, 301);
+    for slug in ["warm", "lukewarm"] {
+        eventually("the slug is remembered", async || {
+            blog.views.claim_of(1, &slug.parse().unwrap()).await.unwrap().is_some()
+        })
+        .await;
+    }
 
     postgres.stop().await.unwrap();
     let answer = blog.reader().get("/posts/warm").await;
     assert_eq!((answer.status, answer.source()), (200, "redis"));
+    assert_eq!(blog.reader().get("/posts/lukewarm").await.header("location"), "/posts/warm");
     assert_eq!(slugs_of(&blog.reader().get("/posts").await), ["warm", "cold"]);
     // Redis does not know it, and that is no reason to say that it is not there.
     let answer = blog.reader().get("/posts/unknown").await;

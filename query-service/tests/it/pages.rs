@@ -79,46 +79,6 @@ async fn head_is_answered_as_get_without_the_body() {
 }
 
 #[tokio::test]
-async fn an_earlier_slug_leads_to_the_present_one_and_may_be_taken_again() {
-    let blog = Blog::start().await;
-    let id = blog.publish("early").await;
-    blog.move_to(id, "late").await;
-    for source in ["log", "redis"] {
-        let moved = blog.reader().get("/posts/early").await;
-        assert_eq!((moved.status, moved.header("location")), (301, "/posts/late"));
-        assert_eq!(moved.header("cache-control"), "public, max-age=0, must-revalidate");
-        assert_eq!(moved.source(), source);
-        assert_eq!(blog.reader().get("/posts/late").await.status, 200);
-        assert_eq!(blog.reader().get("/post/early").await.header("location"), "/post/late");
-        assert_eq!(blog.reader().get(&format!("/posts/{id}")).await.status, 200);
-        blog.project().await;
-    }
-
-    blog.move_to(id, "early").await;
-    blog.project().await;
-    assert_eq!(blog.reader().get("/posts/early").await.status, 200);
-    assert_eq!(blog.reader().get("/posts/late").await.header("location"), "/posts/early");
-}
-
-#[tokio::test]
-async fn a_deleted_post_is_gone_by_all_its_addresses() {
-    let blog = Blog::start().await;
-    let id = blog.publish("early").await;
-    blog.move_to(id, "late").await;
-    blog.delete(id).await;
-    let addresses =
-        ["/posts/early", "/posts/late", "/post/late", &format!("/posts/{id}")].map(str::to_owned);
-    for _source in ["log", "redis"] {
-        for address in &addresses {
-            let answer = blog.reader().get(address).await;
-            assert_eq!((answer.status, answer.code().as_str()), (410, "gone"), "{address}");
-            assert_eq!(answer.header("cache-control"), "no-store");
-        }
-        blog.project().await;
-    }
-}
-
-#[tokio::test]
 async fn what_was_never_published_is_not_found() {
     let blog = Blog::start().await;
     blog.project().await;

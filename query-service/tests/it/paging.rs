@@ -86,7 +86,7 @@ async fn a_cursor_of_another_list_is_refused() {
 }
 
 /// The address of the next page, told twice: in the `Link` header and as a cursor in the body.
-fn next(answer: &Answer) -> Option<String> {
+pub(crate) fn next(answer: &Answer) -> Option<String> {
     let link = answer.header("link");
     let address = link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\""));
     match answer.json()["next"].as_str() {

@@ -110,7 +110,9 @@ impl Blog {
 
 /// A store of four partitions.
 pub(crate) async fn database() -> TestDatabase {
-    TestDatabase::from_template("query_service_four_partitions", create_store).await
+    // One template for each run: it must not outlive the migrations it was made by.
+    let template = format!("query_service_{}", std::process::id());
+    TestDatabase::from_template(&template, create_store).await
 }
 
 pub(crate) async fn create_store(url: String) -> Result<(), event_log::StoreError> {
