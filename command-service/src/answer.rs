@@ -1,60 +1,82 @@
-//! The answer to a command that was carried out.
+//! How an outcome is answered: the same whether it is new or was kept under its key.
 
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use domain::post::Status;
 use domain::{Position, PostId, Slug};
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use crate::execute::Done;
+use crate::caller::Caller;
+use crate::execute::{Answered, Outcome};
+use crate::refusal::problem;
+use crate::service::Service;
+
+/// The name of the header that tells a kept answer from a new one.
+const REPLAYED: &str = "idempotent-replayed";
 
 /// Where the post stands now.
-#[derive(Debug)]
-pub(crate) struct Accepted {
-    body: Body,
-    /// The address of the page, where one was made.
-    location: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct Body {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PostStanding)]
+pub(crate) struct Body<'a> {
+    #[schema(value_type = String, format = Uuid)]
     id: PostId,
-    slug: Option<Slug>,
+    /// `null` while a draft has none
+    #[schema(required, value_type = Option<String>, min_length = 1, max_length = 80, pattern = "^[a-z0-9-]+$")]
+    slug: Option<&'a Slug>,
+    #[schema(value_type = String, pattern = "^(draft|published|deleted)$")]
     status: Status,
+    /// How far the post has come in its stream
+    #[schema(minimum = 1)]
     version: u64,
+    /// How far the store had come with it
+    #[schema(value_type = u64, minimum = 1)]
     position: Position,
 }
 
-impl Accepted {
-    pub(crate) fn changed(id: PostId, done: &Done) -> Self {
-        let body = Body {
-            id,
-            slug: done.post.slug().cloned(),
-            status: done.post.status(),
-            version: done.version,
-            position: done.position,
+impl Service {
+    /// Answers a command, after waiting for the views if the client prefers that.
+    pub(crate) async fn answer(&self, caller: &Caller, answered: &Answered) -> Response {
+        let mut response = match &answered.outcome {
+            Outcome::Done { post_id, slug, status, created } => {
+                let body = Body {
+                    id: *post_id,
+                    slug: slug.as_ref(),
+                    status: *status,
+                    version: answered.version,
+                    position: answered.position,
+                };
+                let code = if *created { StatusCode::CREATED } else { StatusCode::OK };
+                let mut response = (code, Json(&body)).into_response();
+                let headers = response.headers_mut();
+                insert(headers, header::ETAG, format!("\"{}\"", body.version));
+                if *created {
+                    insert(headers, header::LOCATION, self.location(&body));
+                }
+                self.hand_out_token(caller, *post_id, answered.position, headers);
+                self.wait(caller, *post_id, answered.position, headers).await;
+                response
+            }
+            Outcome::Refused(refusal) => problem(*refusal, answered.version).into_response(),
         };
-        Self { body, location: None }
+        if answered.replayed {
+            response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+        }
+        response
     }
 
-    pub(crate) fn created(id: PostId, done: &Done, public_url: &str) -> Self {
-        let published = done.post.slug().filter(|_| done.post.status() == Status::Published);
+    fn location(&self, body: &Body<'_>) -> String {
+        let published = body.slug.filter(|_| body.status == Status::Published);
         // A draft has no page under its slug; its author reads it by its id.
-        let name = published.map_or_else(|| id.to_string(), Slug::to_string);
-        let location = Some(format!("{public_url}/posts/{name}"));
-        Self { location, ..Self::changed(id, done) }
+        let name = published.map_or_else(|| body.id.to_string(), Slug::to_string);
+        format!("{}/posts/{name}", self.public_url)
     }
 }
 
-impl IntoResponse for Accepted {
-    fn into_response(self) -> Response {
-        let status = if self.location.is_some() { StatusCode::CREATED } else { StatusCode::OK };
-        let version = format!("\"{}\"", self.body.version);
-        let mut response = (status, [(header::ETAG, version)], Json(self.body)).into_response();
-        // The address consists of a setting that was checked and an id or slug: all of it ASCII.
-        let location = self.location.and_then(|url| HeaderValue::try_from(url).ok());
-        response.headers_mut().extend(location.map(|url| (header::LOCATION, url)));
-        response
+fn insert(headers: &mut HeaderMap, name: header::HeaderName, text: String) {
+    // Versions, ids, slugs and an address that was checked when it was set: all of them ASCII.
+    if let Ok(value) = HeaderValue::try_from(text) {
+        headers.insert(name, value);
     }
 }

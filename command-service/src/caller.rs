@@ -1,20 +1,27 @@
-//! Who sent a request, and the trace it belongs to: what is kept beside every event it causes.
+//! Who sent a request, what is kept beside every event it causes, and what it demands beside its body.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use domain::AuthorId;
 use domain::post::Author;
-use http_api::{Actor, Problem};
+use http_api::{Actor, ConsistencyToken, Problem};
 
+use crate::preconditions::{IdempotencyKey, IfMatch};
 use crate::service::Service;
+use crate::waiting;
 
 #[derive(Debug)]
 pub(crate) struct Caller {
     actor: Actor,
     traceparent: Option<String>,
+    if_match: Option<IfMatch>,
+    key: Option<IdempotencyKey>,
+    shown: Option<ConsistencyToken>,
+    wait: Option<Duration>,
 }
 
 impl Caller {
@@ -31,6 +38,24 @@ impl Caller {
         let trace = self.traceparent.clone().map(|trace| ("traceparent".to_owned(), trace));
         [Some(actor), trace].into_iter().flatten().collect()
     }
+
+    pub(crate) fn if_match(&self) -> Option<IfMatch> {
+        self.if_match.clone()
+    }
+
+    pub(crate) fn key(&self) -> Option<IdempotencyKey> {
+        self.key.clone()
+    }
+
+    /// The writes that the caller knows of already.
+    pub(crate) fn shown(&self) -> Option<ConsistencyToken> {
+        self.shown.clone()
+    }
+
+    /// How long the caller would wait for the views.
+    pub(crate) fn wait(&self) -> Option<Duration> {
+        self.wait
+    }
 }
 
 impl FromRequestParts<Service> for Caller {
@@ -38,7 +63,15 @@ impl FromRequestParts<Service> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, Problem> {
         let actor = <Actor as FromRequestParts<_>>::from_request_parts(parts, service).await?;
-        Ok(Self { actor, traceparent: traceparent(&parts.headers) })
+        let headers = &parts.headers;
+        Ok(Self {
+            traceparent: traceparent(headers),
+            if_match: IfMatch::read(headers)?,
+            key: IdempotencyKey::read(headers, &parts.extensions, &actor.author_id)?,
+            shown: ConsistencyToken::shown(headers, service.partitions)?,
+            wait: waiting::preferred(headers),
+            actor,
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 use domain::{AuthorId, Partitions};
-use http_api::AuthArgs;
+use http_api::{AuthArgs, CorsArgs};
 use service_runtime::{DrainArgs, Secret, TelemetryArgs};
 
 /// Takes commands, records events and publishes them
@@ -25,6 +25,14 @@ pub struct Config {
         value_parser = clap::value_parser!(u32).range(2..=1000),
     )]
     pub database_connections: u32,
+
+    /// Where the views are, whose progress a client may wait for: redis://host:port
+    #[arg(long, env = "INKSTREAM_REDIS_URL", hide_env_values = true)]
+    pub redis_url: Secret,
+
+    /// What all keys in Redis begin with
+    #[arg(long, env = "INKSTREAM_REDIS_PREFIX", default_value = "inkstream")]
+    pub redis_prefix: String,
 
     /// Brokers by which Kafka is found: host:port, separated by commas
     #[arg(long, env = "INKSTREAM_KAFKA_BROKERS")]
@@ -60,7 +68,16 @@ pub struct Config {
     )]
     pub public_url: String,
 
-    /// How many seconds a request may take, from its head to its answer
+    /// Keep the cookie with the consistency token from plain connections
+    #[arg(
+        long,
+        env = "INKSTREAM_SECURE_COOKIE",
+        default_value_t = false,
+        action = clap::ArgAction::Set,
+    )]
+    pub secure_cookie: bool,
+
+    /// How many seconds a command may take; what its client prefers to wait for the views comes on top
     #[arg(
         long,
         env = "INKSTREAM_REQUEST_SECONDS",
@@ -83,6 +100,15 @@ pub struct Config {
     #[arg(long, env = "INKSTREAM_RECENT_KIB", default_value_t = 32_768)]
     pub recent_kib: u32,
 
+    /// For how many hours the answer to a command is kept under its Idempotency-Key
+    #[arg(
+        long,
+        env = "INKSTREAM_KEY_HOURS",
+        default_value_t = 24,
+        value_parser = clap::value_parser!(u32).range(1..=8760),
+    )]
+    pub key_hours: u32,
+
     /// For how many seconds the relay holds its lease: this long nothing is published after the
     /// process that held it dies
     #[arg(
@@ -95,6 +121,8 @@ pub struct Config {
 
     #[command(flatten)]
     pub auth: AuthArgs,
+    #[command(flatten)]
+    pub cors: CorsArgs,
     #[command(flatten)]
     pub drain: DrainArgs,
     #[command(flatten)]
@@ -214,7 +242,8 @@ mod tests {
 
     #[test]
     fn a_service_needs_to_be_told_where_its_servers_are() {
-        let Ok(Command::Serve(config)) = parse("--database-url=postgres://x --kafka-brokers=y:1")
+        let Ok(Command::Serve(config)) =
+            parse("--database-url=postgres://x --redis-url=redis://z --kafka-brokers=y:1")
         else {
             panic!("the settings were refused")
         };
@@ -222,7 +251,7 @@ mod tests {
         assert_eq!(config.kafka_topic, "inkstream.events");
         assert_eq!(config.request_limit(), Duration::from_secs(10));
         assert!(!format!("{config:?}").contains("postgres://x"));
-        for missing in ["--database-url=postgres://x", "--kafka-brokers=y:1"] {
+        for missing in ["--database-url=postgres://x", "--kafka-brokers=y:1 --redis-url=z"] {
             assert!(refused(missing).contains("required"));
         }
     }
@@ -235,13 +264,15 @@ mod tests {
             "--http-address=here",
             "--public-url=blog.example.org",
             "--public-url=https://",
+            "--cors-origins=blog.example.org",
             "--queue-kib=1",
             "--database-connections=0",
             "--drain-seconds=0",
             "--log-format=xml",
             "--jwt-algorithm=HS256",
         ] {
-            let refused = refused(&format!("--database-url=x --kafka-brokers=y {bad}"));
+            let refused =
+                refused(&format!("--database-url=x --redis-url=z --kafka-brokers=y {bad}"));
             let name = bad.split('=').next().unwrap();
             assert!(refused.contains(name), "{refused}");
         }

@@ -4,13 +4,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
+use anyhow::Context as _;
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use cqrs_es::Aggregate;
 use cqrs_es::event_sink::EventSink;
-use domain::post::{Post, PostCommand, PostError, PostEvent, SlugChoice};
+use domain::post::{Post, PostCommand, PostError, PostEvent, SlugChoice, Status};
 use domain::{Position, PostId, Slug, StoredEvent};
+use serde::{Deserialize, Serialize};
 
-use crate::store::{AppendError, Judged, LoadError, Recent, Store, Versioned};
+use crate::preconditions::{IdempotencyKey, IfMatch};
+use crate::store::{AppendError, Judged, Kept, LoadError, Recent, Store, Versioned};
 
 /// How often a command that lost against another is decided anew.
 const RETRIES: usize = 5;
@@ -30,25 +33,66 @@ pub enum Stream {
     Existing,
 }
 
-/// A command that was carried out, or had been already.
+/// What is asked of one post, and under which conditions.
 #[derive(Debug)]
-pub struct Done {
-    /// The post after it.
-    pub post: Post,
-    pub version: u64,
-    /// The position of the last event of its stream.
-    pub position: Position,
+pub struct Order<F> {
+    pub post_id: PostId,
+    pub stream: Stream,
+    /// Kept beside every event.
+    pub metadata: HashMap<String, String>,
+    /// At which versions it may be carried out; at any, if there is none.
+    pub if_match: Option<IfMatch>,
+    /// Under which key its answer is kept.
+    pub key: Option<IdempotencyKey>,
+    /// The commands, asked for again for each decision.
+    pub commands: F,
 }
 
-/// Why a command was not carried out.
+/// What became of an order: what its answer is made from, now and when the order comes again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It was carried out, or had been already.
+    Done {
+        post_id: PostId,
+        slug: Option<Slug>,
+        status: Status,
+        created: bool,
+    },
+    Refused(Refusal),
+}
+
+/// Why an order was not carried out, and will not be, as long as the post stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    NotFound,
+    Deleted,
+    NotTheAuthor,
+    /// `If-Match` names other versions than the present one.
+    VersionMismatch,
+    /// A slug that the author asked for belongs to another post.
+    SlugTaken,
+}
+
+/// An outcome that stands.
+#[derive(Debug)]
+pub struct Answered {
+    pub outcome: Outcome,
+    /// The version of the post, and the position of the last event of its stream.
+    pub version: u64,
+    pub position: Position,
+    /// It is that of an earlier request with the same key.
+    pub replayed: bool,
+}
+
+/// Why an order has no outcome.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecuteError {
-    #[error(transparent)]
-    Refused(#[from] PostError),
-    #[error("the slug belongs to another post")]
-    SlugTaken,
     #[error("the post was changed by others again and again")]
     Conflict,
+    #[error("the key was given to another request")]
+    KeyReused,
     #[error("too many commands are waiting")]
     Overloaded,
     #[error("the store cannot be reached")]
@@ -64,75 +108,87 @@ struct Ground {
     from_memory: bool,
 }
 
+/// What was decided on some ground.
+struct Decision {
+    /// The post after its events.
+    post: Post,
+    events: Vec<PostEvent>,
+    outcome: Outcome,
+}
+
+/// An order on its way through some attempts.
+struct Attempts {
+    id: String,
+    choice: SlugChoice,
+    /// The slug that the last attempt found taken.
+    taken: Option<Slug>,
+    delays: ExponentialBackoff,
+}
+
 impl Posts {
     pub fn new(store: Store<Post>, recent: Recent) -> Self {
         Self { store, recent: Arc::new(recent) }
     }
 
-    /// Decides and records, as one commit, what `commands` ask of one post.
+    /// Decides and records, as one commit, what is asked of one post.
     ///
-    /// `commands` is asked again for each decision. A slug that was made from a title and is taken is made
-    /// once more, with digits of the id behind it.
-    pub async fn execute(
-        &self,
-        post_id: PostId,
-        stream: Stream,
-        metadata: HashMap<String, String>,
-        commands: impl Fn(SlugChoice) -> Vec<PostCommand> + Send + Sync,
-    ) -> Result<Done, ExecuteError> {
-        let id = post_id.to_string();
-        let mut choice = SlugChoice::FromTitle;
-        let mut refused_slug: Option<Slug> = None;
-        let mut delays = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(1))
-            .with_max_times(RETRIES)
-            .with_jitter()
-            .build();
+    /// A slug that was made from a title and is taken is made once more, with digits of the id behind it.
+    pub async fn execute<F>(&self, order: Order<F>) -> Result<Answered, ExecuteError>
+    where
+        F: Fn(SlugChoice) -> Vec<PostCommand> + Send + Sync,
+    {
+        let mut attempts = Attempts::new(order.post_id);
         loop {
-            let ground = self.ground(post_id, &id, stream).await?;
+            let ground = self.ground(&order, &attempts.id).await?;
             let version = ground.versioned.version;
-            let (post, events) = match decide(ground.versioned.post, commands(choice)).await {
-                Ok(decided) => decided,
-                // Memory may be behind, so a refusal that rests on it is confirmed at its version.
-                Err(refusal) if ground.from_memory => {
-                    match self.append(&id, version, &[], &metadata).await? {
-                        Judged::Recorded { .. } => return Err(refusal.into()),
-                        Judged::Conflict { .. } | Judged::SlugTaken => {
-                            self.again(post_id, delays.next()).await?;
-                            continue;
-                        }
-                    }
-                }
-                Err(refusal) => return Err(refusal.into()),
-            };
-            let slug = events.iter().rev().find_map(PostEvent::claimed_slug);
-            if slug.is_some() && slug == refused_slug.as_ref() {
-                return Err(ExecuteError::SlugTaken);
+            let decision = decide(&order, &ground, &attempts).await?;
+            let refused = matches!(decision.outcome, Outcome::Refused(_));
+            if refused && !ground.from_memory && order.key.is_none() {
+                // It rests on what was just read, and nobody wants it kept.
+                let position = Position::ZERO;
+                return Ok(Answered {
+                    outcome: decision.outcome,
+                    version,
+                    position,
+                    replayed: false,
+                });
             }
-            match self.append(&id, version, &events, &metadata).await? {
+            // A refusal, and what has nothing to record, is confirmed at its version: memory may be behind.
+            let kept = order.key.as_ref().map(|key| key.keep(&decision.outcome)).transpose();
+            let kept = kept.map_err(|error| ExecuteError::Internal(error.into()))?;
+            match self.append(&order, &attempts.id, version, &decision.events, kept).await? {
                 Judged::Recorded { version, position } => {
-                    self.recent.put(post_id, Versioned { post: post.clone(), version });
-                    return Ok(Done { post, version, position });
+                    if !refused {
+                        self.recent.put(order.post_id, Versioned { post: decision.post, version });
+                    }
+                    return Ok(Answered {
+                        outcome: decision.outcome,
+                        version,
+                        position,
+                        replayed: false,
+                    });
                 }
-                Judged::Conflict { .. } => self.again(post_id, delays.next()).await?,
+                Judged::Done { version, position, request_hash, answer } => {
+                    return replay(&order, version, position, &request_hash, &answer);
+                }
+                Judged::Conflict { .. } => {
+                    self.recent.forget(order.post_id);
+                    let delay = attempts.delays.next().ok_or(ExecuteError::Conflict)?;
+                    tokio::time::sleep(delay).await;
+                }
                 Judged::SlugTaken => {
-                    refused_slug = slug.cloned();
-                    choice = SlugChoice::FromTitleAndId;
+                    attempts.choice = SlugChoice::FromTitleAndId;
+                    attempts.taken = claimed(&decision.events).cloned();
                 }
             }
         }
     }
 
-    async fn ground(
-        &self,
-        post_id: PostId,
-        id: &str,
-        stream: Stream,
-    ) -> Result<Ground, ExecuteError> {
-        if stream == Stream::New {
+    async fn ground<F>(&self, order: &Order<F>, id: &str) -> Result<Ground, ExecuteError> {
+        if order.stream == Stream::New {
             return Ok(Ground { versioned: Versioned::default(), from_memory: false });
         }
-        if let Some(versioned) = self.recent.get(post_id) {
+        if let Some(versioned) = self.recent.get(order.post_id) {
             return Ok(Ground { versioned, from_memory: true });
         }
         let loaded = self.store.load(id).await.map_err(|error| match error {
@@ -143,21 +199,16 @@ impl Posts {
         Ok(Ground { versioned, from_memory: false })
     }
 
-    /// Makes ready to decide anew after a conflict: without what was remembered, and a little later.
-    async fn again(&self, post_id: PostId, delay: Option<Duration>) -> Result<(), ExecuteError> {
-        self.recent.forget(post_id);
-        tokio::time::sleep(delay.ok_or(ExecuteError::Conflict)?).await;
-        Ok(())
-    }
-
-    async fn append(
+    async fn append<F>(
         &self,
+        order: &Order<F>,
         id: &str,
         version: u64,
         events: &[PostEvent],
-        metadata: &HashMap<String, String>,
+        kept: Option<Kept>,
     ) -> Result<Judged, ExecuteError> {
-        self.store.append(id, version, events, metadata).await.map_err(|error| match error {
+        let judged = self.store.append(id, version, events, &order.metadata, kept).await;
+        judged.map_err(|error| match error {
             AppendError::Overloaded => ExecuteError::Overloaded,
             AppendError::Stopped => ExecuteError::Unavailable(error.into()),
             AppendError::Rejected(_) => ExecuteError::Internal(error.into()),
@@ -165,14 +216,79 @@ impl Posts {
     }
 }
 
-/// The post after these commands, and the events they cause.
-async fn decide(
-    mut post: Post,
-    commands: Vec<PostCommand>,
-) -> Result<(Post, Vec<PostEvent>), PostError> {
-    let sink = EventSink::default();
-    for command in commands {
-        post.handle(command, &(), &sink).await?;
+impl Attempts {
+    fn new(post_id: PostId) -> Self {
+        let delays = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(1))
+            .with_max_times(RETRIES)
+            .with_jitter();
+        Self {
+            id: post_id.to_string(),
+            choice: SlugChoice::FromTitle,
+            taken: None,
+            delays: delays.build(),
+        }
     }
-    Ok((post, sink.collect().await))
+}
+
+/// The post after the commands of an order, the events they cause, and how the order is answered.
+async fn decide<F>(
+    order: &Order<F>,
+    ground: &Ground,
+    attempts: &Attempts,
+) -> Result<Decision, ExecuteError>
+where
+    F: Fn(SlugChoice) -> Vec<PostCommand>,
+{
+    let before = &ground.versioned;
+    let refuse = |refusal| {
+        let outcome = Outcome::Refused(refusal);
+        Ok(Decision { post: before.post.clone(), events: vec![], outcome })
+    };
+    let (mut post, sink) = (before.post.clone(), EventSink::default());
+    for command in (order.commands)(attempts.choice) {
+        match post.handle(command, &(), &sink).await {
+            Ok(()) => {}
+            Err(PostError::NotFound) => return refuse(Refusal::NotFound),
+            Err(PostError::Deleted) => return refuse(Refusal::Deleted),
+            Err(PostError::NotTheAuthor) => return refuse(Refusal::NotTheAuthor),
+            // Ids are made here, so somebody else made the same one at the same time.
+            Err(PostError::AlreadyExists) => return Err(ExecuteError::Conflict),
+        }
+    }
+    if order.if_match.as_ref().is_some_and(|if_match| !if_match.includes(before.version)) {
+        return refuse(Refusal::VersionMismatch);
+    }
+    let events = sink.collect().await;
+    if attempts.taken.is_some() && claimed(&events) == attempts.taken.as_ref() {
+        // It did not change with the choice, so the author asked for it.
+        return refuse(Refusal::SlugTaken);
+    }
+    let outcome = Outcome::Done {
+        post_id: order.post_id,
+        slug: post.slug().cloned(),
+        status: post.status(),
+        created: order.stream == Stream::New,
+    };
+    Ok(Decision { post, events, outcome })
+}
+
+/// What an earlier request with the same key was answered.
+fn replay<F>(
+    order: &Order<F>,
+    version: u64,
+    position: Position,
+    request_hash: &[u8],
+    answer: &str,
+) -> Result<Answered, ExecuteError> {
+    if order.key.as_ref().is_some_and(|key| key.request_hash != request_hash) {
+        return Err(ExecuteError::KeyReused);
+    }
+    let outcome = serde_json::from_str(answer).context("reading a kept answer");
+    let outcome = outcome.map_err(ExecuteError::Internal)?;
+    Ok(Answered { outcome, version, position, replayed: true })
+}
+
+fn claimed(events: &[PostEvent]) -> Option<&Slug> {
+    events.iter().rev().find_map(PostEvent::claimed_slug)
 }

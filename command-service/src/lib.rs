@@ -8,37 +8,45 @@ pub mod token;
 mod answer;
 mod caller;
 pub mod execute;
+mod expiry;
+mod openapi;
+mod postgres;
 mod posts;
+mod preconditions;
 mod refusal;
 pub mod relay;
 mod requests;
 mod routes;
 mod service;
 pub mod store;
+mod waiting;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use event_log::{EventLog, PoolSettings};
+use event_log::EventLog;
 use http_api::TokenVerifier;
-use service_runtime::{Check, DrainArgs, Ops, Readiness, Server, Tasks};
-use sqlx::PgPool;
+use read_model::{KeySpace, Views};
+use service_runtime::{DrainArgs, Ops, Readiness, Server, Tasks};
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
 
 use execute::Posts;
+use expiry::Expiry;
+use postgres::Watch;
 use relay::{Relay, RelaySettings, Topic};
 use service::Service;
 use store::{Recent, Store, WriterTask};
+use waiting::WatchTask;
 
-/// What Postgres calls us.
-const NAME: &str = "command-service";
 /// How long we wait for a Postgres that is only starting.
 const START_PATIENCE: Duration = Duration::from_secs(30);
+/// No look at the watermarks takes longer.
+const REDIS_LIMIT: Duration = Duration::from_millis(500);
 
 /// All that runs in a process of this service.
 #[derive(Debug)]
@@ -46,7 +54,9 @@ pub struct App {
     http: Server,
     writer: WriterTask,
     relay: Relay,
+    watermarks: WatchTask,
     watch: Watch,
+    expiry: Expiry,
     ops: Ops,
     readiness: Readiness,
     drain: DrainArgs,
@@ -57,15 +67,50 @@ impl App {
     pub async fn build(config: Config) -> anyhow::Result<Self> {
         let readiness = Readiness::new();
         let verifier = TokenVerifier::new(&config.auth)?;
-        let (posts, writer, relay, watch) = open(&config, &readiness).await?;
-        let service = Service { posts, verifier, public_url: config.public_url.as_str().into() };
-        let routes = routes::routes(service, config.request_limit());
+        // Connections of their own, so that neither loading nor publishing ever keeps a commit waiting.
+        let loads = postgres::pool(&config, config.database_connections, &[])?;
+        // A cursor that is lost in a crash of Postgres costs a few messages sent twice.
+        let cursor = postgres::pool(&config, 2, &[("synchronous_commit", "off")])?;
+        let store = event_log::open_within(START_PATIENCE, &loads).await?;
+        let partitions = store.partitions;
+        let incarnation = Arc::new(AtomicU32::new(store.incarnation));
+
+        let recorded = Arc::new(Notify::new());
+        let (commits, writer) =
+            store::writer(postgres::address(&config)?, config.queue_kib, Arc::clone(&recorded));
+        let streams = Store::new(loads.clone(), commits, partitions);
+        let relay_log = EventLog::new(cursor.clone(), partitions);
+        let settings = relay_settings(&config, store);
+        let relay = Relay::new(relay_log, cursor, recorded, settings);
+
+        let keys = KeySpace::new(&config.redis_prefix).context("INKSTREAM_REDIS_PREFIX")?;
+        let views = Views::new(config.redis_url.reveal(), keys, partitions, REDIS_LIMIT)
+            .context("INKSTREAM_REDIS_URL cannot be used")?;
+        let (waiting, watermarks) = waiting::waiting(views);
+        let service = Service {
+            posts: Posts::new(streams, Recent::new(config.recent_kib)),
+            verifier,
+            waiting,
+            partitions,
+            incarnation: Arc::clone(&incarnation),
+            public_url: config.public_url.as_str().into(),
+            secure_cookie: config.secure_cookie,
+            command_limit: config.request_limit(),
+        };
+        let request_limit = config.request_limit() + waiting::MAX_WAIT;
+        let routes = routes::routes(service, request_limit, &config.cors);
         let requests_end_within = config.drain.limit_for_requests();
         let http = Server::bind(config.http_address, routes, requests_end_within)
             .await
             .context("while opening the port for commands")?;
         let ops = Ops::bind(config.ops_address, readiness.clone()).await?;
-        Ok(Self { http, writer, relay, watch, ops, readiness, drain: config.drain })
+
+        let keep = Duration::from_secs(u64::from(config.key_hours) * 3600);
+        let expiry = Expiry { pool: loads.clone(), keep };
+        let log = EventLog::new(loads, partitions);
+        let watch = Watch { log, incarnation, postgres: readiness.check("postgres") };
+        let drain = config.drain;
+        Ok(Self { http, writer, relay, watermarks, watch, expiry, ops, readiness, drain })
     }
 
     /// Where commands are taken.
@@ -83,74 +128,26 @@ impl App {
         tasks.spawn("http", |stop| self.http.run(stop));
         tasks.spawn("relay", |stop| self.relay.run(stop));
         tasks.spawn("watch", |stop| self.watch.run(stop));
-        // The last requests still have commits to make, and somebody may ask how far we are. The writer
-        // needs no telling: it ends when nobody is left who could hand in a commit.
+        tasks.spawn("expiry", |stop| self.expiry.run(stop));
+        // The last requests still have commits to make and may wait for the views, and somebody may ask
+        // how far we are. The writer needs no telling: it ends when nobody is left who could hand in a
+        // commit.
         tasks.spawn_last("writer", |_| self.writer.run());
+        tasks.spawn_last("watermarks", |stop| self.watermarks.run(stop));
         tasks.spawn_last("ops", |stop| self.ops.run(stop));
         tasks.run_until(shutdown).await
     }
 }
 
-/// The path of a command through this process: what decides, what records, what carries on.
-async fn open(
-    config: &Config,
-    readiness: &Readiness,
-) -> anyhow::Result<(Posts, WriterTask, Relay, Watch)> {
-    // Connections of their own, so that neither loading nor publishing ever keeps a commit waiting.
-    let loads = pool(config, config.database_connections, &[])?;
-    // A cursor that is lost in a crash of Postgres costs a few messages sent twice.
-    let cursor = pool(config, 2, &[("synchronous_commit", "off")])?;
-    let store = event_log::open_within(START_PATIENCE, &loads).await?;
-    let partitions = store.partitions;
-    let commits = event_log::address(config.database_url.reveal(), NAME)?;
-
-    let recorded = Arc::new(Notify::new());
-    let (writer, writer_task) = store::writer(commits, config.queue_kib, Arc::clone(&recorded));
-    let posts =
-        Posts::new(Store::new(loads.clone(), writer, partitions), Recent::new(config.recent_kib));
-    let settings = RelaySettings {
+fn relay_settings(config: &Config, store: event_log::Store) -> RelaySettings {
+    RelaySettings {
         topic: Topic {
             brokers: config.kafka_brokers.clone(),
             name: config.kafka_topic.clone(),
-            partitions: partitions.count(),
+            partitions: store.partitions.count(),
             replication: config.kafka_replication,
         },
         holder: format!("{}, process {}", config.http_address, std::process::id()),
         lease: config.lease(),
-    };
-    let relay_log = EventLog::new(cursor.clone(), partitions);
-    let relay = Relay::new(relay_log, cursor, recorded, settings);
-    let watch =
-        Watch { log: EventLog::new(loads, partitions), postgres: readiness.check("postgres") };
-    Ok((posts, writer_task, relay, watch))
-}
-
-fn pool(config: &Config, connections: u32, options: &[(&str, &str)]) -> anyhow::Result<PgPool> {
-    let acquire_limit = Duration::from_secs(3);
-    let settings = PoolSettings { name: NAME, connections, acquire_limit, options };
-    event_log::pool(config.database_url.reveal(), settings)
-}
-
-/// Asks Postgres once a second whether it is there.
-#[derive(Debug)]
-struct Watch {
-    log: EventLog,
-    postgres: Check,
-}
-
-impl Watch {
-    async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut every = tokio::time::interval(Duration::from_secs(1));
-        while stop.run_until_cancelled(every.tick()).await.is_some() {
-            match stop.run_until_cancelled(self.log.head()).await {
-                None => {}
-                Some(Ok(head)) => {
-                    metrics::gauge!("log_head").set(head.0 as f64);
-                    self.postgres.ready();
-                }
-                Some(Err(error)) => self.postgres.not_ready(format!("{error:#}")),
-            }
-        }
-        Ok(())
     }
 }

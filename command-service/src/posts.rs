@@ -1,12 +1,12 @@
 //! Commands about posts: each handler reads the request, forms the command, answers.
 
 use axum::extract::State;
+use axum::response::Response;
 use domain::PostId;
 use domain::post::PostCommand;
 use http_api::{FormOrJson, Json, MergePatch, PathId, Problem};
 use uuid::Uuid;
 
-use crate::answer::Accepted;
 use crate::caller::Caller;
 use crate::execute::Stream;
 use crate::requests::{Article, Draft, NewPost, Patch, Revision};
@@ -18,7 +18,7 @@ pub(crate) async fn create(
     State(service): State<Service>,
     caller: Caller,
     Json(body): Json<NewPost>,
-) -> Result<Accepted, Problem> {
+) -> Result<Response, Problem> {
     write(&service, &caller, body.check()?).await
 }
 
@@ -28,7 +28,7 @@ pub(crate) async fn create_article(
     State(service): State<Service>,
     caller: Caller,
     FormOrJson(body): FormOrJson<Article>,
-) -> Result<Accepted, Problem> {
+) -> Result<Response, Problem> {
     write(&service, &caller, body.check()?).await
 }
 
@@ -39,7 +39,7 @@ pub(crate) async fn revise(
     caller: Caller,
     PathId(id): PathId<PostId>,
     MergePatch(body): MergePatch<Patch>,
-) -> Result<Accepted, Problem> {
+) -> Result<Response, Problem> {
     let Revision { changes, slug } = body.check()?;
     let by = caller.author_id();
     let revise = PostCommand::Revise { by, changes, slug };
@@ -52,10 +52,9 @@ pub(crate) async fn publish(
     State(service): State<Service>,
     caller: Caller,
     PathId(id): PathId<PostId>,
-) -> Result<Accepted, Problem> {
+) -> Result<Response, Problem> {
     let publish = |slug| vec![PostCommand::Publish { by: caller.author_id(), post_id: id, slug }];
-    let done = service.posts.execute(id, Stream::Existing, caller.metadata(), publish).await?;
-    Ok(Accepted::changed(id, &done))
+    service.execute(&caller, id, Stream::Existing, publish).await
 }
 
 /// `POST /posts/{id}/unpublish`
@@ -64,7 +63,7 @@ pub(crate) async fn unpublish(
     State(service): State<Service>,
     caller: Caller,
     PathId(id): PathId<PostId>,
-) -> Result<Accepted, Problem> {
+) -> Result<Response, Problem> {
     let unpublish = PostCommand::Unpublish { by: caller.author_id() };
     change(&service, &caller, id, unpublish).await
 }
@@ -75,12 +74,12 @@ pub(crate) async fn delete(
     State(service): State<Service>,
     caller: Caller,
     PathId(id): PathId<PostId>,
-) -> Result<Accepted, Problem> {
+) -> Result<Response, Problem> {
     let delete = PostCommand::Delete { by: caller.author_id() };
     change(&service, &caller, id, delete).await
 }
 
-async fn write(service: &Service, caller: &Caller, draft: Draft) -> Result<Accepted, Problem> {
+async fn write(service: &Service, caller: &Caller, draft: Draft) -> Result<Response, Problem> {
     let id = PostId(Uuid::now_v7());
     let commands = |choice| {
         let Draft { content, slug, publish } = &draft;
@@ -89,8 +88,7 @@ async fn write(service: &Service, caller: &Caller, draft: Draft) -> Result<Accep
         let shown = PostCommand::Publish { by: caller.author_id(), post_id: id, slug: choice };
         [Some(written), publish.then_some(shown)].into_iter().flatten().collect()
     };
-    let done = service.posts.execute(id, Stream::New, caller.metadata(), commands).await?;
-    Ok(Accepted::created(id, &done, &service.public_url))
+    service.execute(caller, id, Stream::New, commands).await
 }
 
 /// Carries out a command that does not depend on which slugs are taken.
@@ -99,8 +97,6 @@ async fn change(
     caller: &Caller,
     id: PostId,
     command: PostCommand,
-) -> Result<Accepted, Problem> {
-    let commands = |_| vec![command.clone()];
-    let done = service.posts.execute(id, Stream::Existing, caller.metadata(), commands).await?;
-    Ok(Accepted::changed(id, &done))
+) -> Result<Response, Problem> {
+    service.execute(caller, id, Stream::Existing, |_| vec![command.clone()]).await
 }

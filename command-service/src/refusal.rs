@@ -1,16 +1,25 @@
 //! Which refusal gets which status and code.
 
-use domain::post::PostError;
 use http_api::Problem;
 
-use crate::execute::ExecuteError;
+use crate::execute::{ExecuteError, Refusal};
+
+/// What a client is told that was refused, the post being at this version.
+pub(crate) fn problem(refusal: Refusal, version: u64) -> Problem {
+    match refusal {
+        Refusal::NotFound => Problem::not_found("there is no such post"),
+        Refusal::Deleted => Problem::gone("the post has been deleted"),
+        Refusal::NotTheAuthor => Problem::forbidden("only its author may change a post"),
+        Refusal::VersionMismatch => Problem::version_mismatch(version),
+        Refusal::SlugTaken => Problem::slug_taken(),
+    }
+}
 
 impl From<ExecuteError> for Problem {
     fn from(error: ExecuteError) -> Self {
         match error {
-            ExecuteError::Refused(error) => refused(error),
-            ExecuteError::SlugTaken => Self::slug_taken(),
             ExecuteError::Conflict => Self::version_conflict("others keep changing this post"),
+            ExecuteError::KeyReused => Self::idempotency_key_reused(),
             ExecuteError::Overloaded => Self::unavailable("too many commands are waiting", 1),
             ExecuteError::Unavailable(error) => {
                 tracing::warn!("A command could not be recorded: {error:#}");
@@ -21,16 +30,5 @@ impl From<ExecuteError> for Problem {
                 Self::internal()
             }
         }
-    }
-}
-
-fn refused(error: PostError) -> Problem {
-    let detail = error.to_string();
-    match error {
-        PostError::NotFound => Problem::not_found(detail),
-        PostError::Deleted => Problem::gone(detail),
-        PostError::NotTheAuthor => Problem::forbidden(detail),
-        // Ids are made here, so somebody else made the same one at the same time.
-        PostError::AlreadyExists => Problem::version_conflict(detail),
     }
 }

@@ -7,46 +7,91 @@ use domain::post::{MAX_TAGS, PostChanges, PostContent, Summary, Tag};
 use domain::{Invalid, Slug};
 use http_api::{FieldErrors, Problem};
 use serde::{Deserialize, Deserializer};
+use utoipa::ToSchema;
 
 /// The body of `POST /posts`. Fields that must be there are optional, so that all that are missing
 /// are told at once.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(description = "A post to be made")]
 pub(crate) struct NewPost {
+    /// 1–200 characters, after white space at its ends has been cut off
+    #[schema(
+        required,
+        nullable = false,
+        min_length = 1,
+        max_length = 200,
+        pattern = "^[^\\u0000]*[^\\u0000\\s][^\\u0000]*$"
+    )]
     title: Option<String>,
+    /// Markdown: 0–262,144 bytes
+    #[schema(required, nullable = false, max_length = 262_144, pattern = "^[^\\u0000]*$")]
     content: Option<String>,
+    #[schema(max_length = 500, pattern = "^[^\\u0000]*$")]
     summary: Option<String>,
+    /// Each is made into a slug, of 1–40 characters; of those that make the same, the first is kept
+    #[schema(max_items = 10, min_length = 1, max_length = 40, pattern = "^[^\\u0000]*$")]
     tags: Option<Vec<String>>,
+    /// The name in the address; without one, the title makes it. Not shaped like a UUID, not a reserved word
+    #[schema(min_length = 1, max_length = 80, pattern = "^[a-z0-9-]+$")]
     slug: Option<String>,
+    #[schema(inline)]
     status: Option<FirstStatus>,
 }
 
 /// The body of `POST /post`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(description = "An article to be made")]
 pub(crate) struct Article {
+    /// 1–200 characters, after white space at its ends has been cut off
+    #[schema(
+        required,
+        nullable = false,
+        min_length = 1,
+        max_length = 200,
+        pattern = "^[^\\u0000]*[^\\u0000\\s][^\\u0000]*$"
+    )]
     title: Option<String>,
+    /// Markdown: 0–262,144 bytes
+    #[schema(required, nullable = false, max_length = 262_144, pattern = "^[^\\u0000]*$")]
     content: Option<String>,
 }
 
 /// The body of `PATCH /posts/{id}`: a merge patch, in which `null` removes. A post without a title,
 /// a content or a slug of its choice cannot be, so there `null` is of the wrong type.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(description = "What is to be changed (RFC 7396); what is not named stays")]
 pub(crate) struct Patch {
+    /// 1–200 characters, after white space at its ends has been cut off
+    #[schema(
+        nullable = false,
+        min_length = 1,
+        max_length = 200,
+        pattern = "^[^\\u0000]*[^\\u0000\\s][^\\u0000]*$"
+    )]
     #[serde(default, deserialize_with = "given")]
     title: Option<String>,
+    /// Markdown: 0–262,144 bytes
+    #[schema(nullable = false, max_length = 262_144, pattern = "^[^\\u0000]*$")]
     #[serde(default, deserialize_with = "given")]
     content: Option<String>,
+    /// `null` removes it
+    #[schema(nullable, max_length = 500, pattern = "^[^\\u0000]*$")]
     #[serde(default, deserialize_with = "given_or_null")]
     summary: Option<String>,
+    /// All tags from now on; `null` removes them
+    #[schema(nullable, max_items = 10, min_length = 1, max_length = 40, pattern = "^[^\\u0000]*$")]
     #[serde(default, deserialize_with = "given_or_null")]
     tags: Option<Vec<String>>,
+    /// The name in the address from now on; earlier ones lead to it
+    #[schema(nullable = false, min_length = 1, max_length = 80, pattern = "^[a-z0-9-]+$")]
     #[serde(default, deserialize_with = "given")]
     slug: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum FirstStatus {
     Published,
@@ -149,6 +194,7 @@ where
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::{Value, from_value, json};
 
     use super::*;
@@ -170,6 +216,42 @@ mod tests {
         let draft = from_value::<NewPost>(body).unwrap().check().unwrap();
         let slugs: Vec<_> = draft.content.tags.iter().map(Tag::as_str).collect();
         assert_eq!(slugs, ["event-sourcing", "b"]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_patch_says_anew_exactly_what_it_names(
+            title in proptest::option::of("[a-z]{1,9}"),
+            content in proptest::option::of("[a-z]{0,9}"),
+            summary in proptest::option::of(proptest::option::of("[a-z]{1,9}")),
+            tags in proptest::option::of(proptest::option::of(prop::collection::vec("[a-z]{1,9}", 0..5))),
+        ) {
+            let mut patch = json!({});
+            let fields = [
+                ("title", title.clone().map(Value::from)),
+                ("content", content.clone().map(Value::from)),
+                ("summary", summary.clone().map(Value::from)),
+                ("tags", tags.clone().map(Value::from)),
+            ];
+            for (field, value) in fields {
+                if let Some(value) = value {
+                    patch[field] = value;
+                }
+            }
+            let changes = from_value::<Patch>(patch).unwrap().check().unwrap().changes;
+            let text = |text: &str| text.to_owned();
+            prop_assert_eq!(changes.title.map(|title| text(title.as_str())), title);
+            prop_assert_eq!(changes.content.map(|content| text(content.as_str())), content);
+            let cleared = summary.map(Option::unwrap_or_default);
+            prop_assert_eq!(changes.summary.map(|summary| text(summary.as_str())), cleared);
+            let mut named = tags.map(Option::unwrap_or_default);
+            named.iter_mut().for_each(|tags| {
+                let mut seen = std::collections::HashSet::new();
+                tags.retain(|tag| seen.insert(tag.clone()));
+            });
+            let changed = changes.tags;
+            prop_assert_eq!(changed.map(|tags| tags.iter().map(|tag| text(tag.as_str())).collect()), named);
+        }
     }
 
     #[test]

@@ -3,18 +3,22 @@
 use std::time::Duration;
 
 use axum::Router;
+use axum::middleware::from_fn;
 use axum::routing::{patch, post};
-use http_api::layers;
+use http_api::{CorsArgs, layers};
 
-use crate::posts;
+use crate::preconditions::hash_request;
 use crate::service::Service;
+use crate::{openapi, posts};
 
-pub(crate) fn routes(service: Service, request_limit: Duration) -> Router {
+pub(crate) fn routes(service: Service, request_limit: Duration, cors: &CorsArgs) -> Router {
     let routes = Router::new()
         .route("/posts", post(posts::create))
         .route("/posts/{id}", patch(posts::revise).delete(posts::delete))
         .route("/posts/{id}/publish", post(posts::publish))
         .route("/posts/{id}/unpublish", post(posts::unpublish))
-        .route("/post", post(posts::create_article));
-    layers::surround(routes, request_limit).with_state(service)
+        .route("/post", post(posts::create_article))
+        .layer(from_fn(hash_request))
+        .merge(http_api::openapi::serve(openapi::document()));
+    layers::surround(routes, request_limit, cors).with_state(service)
 }

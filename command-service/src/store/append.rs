@@ -2,7 +2,6 @@
 
 use domain::Position;
 use sqlx::PgConnection;
-use uuid::Uuid;
 
 use super::writer::{Commit, Judged};
 
@@ -11,7 +10,7 @@ pub(super) async fn call(
     connection: &mut PgConnection,
     commits: &[&Commit],
 ) -> Result<Vec<Judged>, sqlx::Error> {
-    let rows: Vec<(String, i64, i64)> = bind(commits).fetch_all(connection).await?;
+    let rows: Vec<Row> = bind(commits).fetch_all(connection).await?;
     if rows.len() != commits.len() {
         return Err(sqlx::Error::Protocol(format!(
             "{} commits got {} answers",
@@ -22,25 +21,32 @@ pub(super) async fn call(
     rows.into_iter().map(judged).collect()
 }
 
-fn judged((outcome, version, position): (String, i64, i64)) -> Result<Judged, sqlx::Error> {
-    let version = version.unsigned_abs();
-    match outcome.as_str() {
-        "recorded" => Ok(Judged::Recorded { version, position: Position::from_i64(position) }),
-        "conflict" => Ok(Judged::Conflict { version }),
-        "slug_taken" => Ok(Judged::SlugTaken),
-        other => Err(sqlx::Error::Protocol(format!("append_events answered `{other}`"))),
+/// Outcome, version, position, and what is kept under the key: the hash of the request, its answer.
+type Row = (String, i64, i64, Option<Vec<u8>>, Option<String>);
+
+fn judged((outcome, version, position, hash, answer): Row) -> Result<Judged, sqlx::Error> {
+    let (version, position) = (version.unsigned_abs(), Position::from_i64(position));
+    match (outcome.as_str(), hash, answer) {
+        ("recorded", ..) => Ok(Judged::Recorded { version, position }),
+        ("done", Some(request_hash), Some(answer)) => {
+            Ok(Judged::Done { version, position, request_hash, answer })
+        }
+        ("conflict", ..) => Ok(Judged::Conflict { version }),
+        ("slug_taken", ..) => Ok(Judged::SlugTaken),
+        (other, ..) => Err(sqlx::Error::Protocol(format!("append_events answered `{other}`"))),
     }
 }
 
 type Call<'q> = sqlx::query::QueryAs<
     'q,
     sqlx::Postgres,
-    (String, i64, i64),
+    Row,
     <sqlx::Postgres as sqlx::Database>::Arguments<'q>,
 >;
 
 fn bind<'q>(commits: &[&'q Commit]) -> Call<'q> {
     let all = || commits.iter().copied();
+    let kept = || all().map(|commit| commit.kept.as_ref());
     // Each event with its commit, the number of that counted from one, and its own within it.
     let events = || {
         (1_i32..).zip(all()).flat_map(|(number, commit)| {
@@ -48,8 +54,9 @@ fn bind<'q>(commits: &[&'q Commit]) -> Call<'q> {
         })
     };
     sqlx::query_as(
-        "SELECT outcome, version, position
-         FROM append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+        "SELECT outcome, version, position, hash, answer
+         FROM append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10,
+                            $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
     )
     .bind(all().map(|commit| commit.aggregate_type).collect::<Vec<_>>())
     .bind(all().map(|commit| commit.aggregate_id.as_str()).collect::<Vec<_>>())
@@ -60,11 +67,11 @@ fn bind<'q>(commits: &[&'q Commit]) -> Call<'q> {
             .map(|commit| i32::try_from(commit.events.len()).unwrap_or(i32::MAX))
             .collect::<Vec<_>>(),
     )
-    .bind(
-        all()
-            .map(|commit| commit.events.first().map(|event| event.id))
-            .collect::<Vec<Option<Uuid>>>(),
-    )
+    .bind(all().map(|commit| commit.uid).collect::<Vec<_>>())
+    .bind(kept().map(|kept| Some(kept?.author.as_str())).collect::<Vec<_>>())
+    .bind(kept().map(|kept| Some(kept?.key.as_str())).collect::<Vec<_>>())
+    .bind(kept().map(|kept| Some(&kept?.request_hash[..])).collect::<Vec<_>>())
+    .bind(kept().map(|kept| Some(kept?.answer.as_str())).collect::<Vec<_>>())
     .bind(events().map(|(number, ..)| number).collect::<Vec<_>>())
     .bind(events().map(|(_, commit, ..)| commit.aggregate_type).collect::<Vec<_>>())
     .bind(events().map(|(_, commit, ..)| commit.aggregate_id.as_str()).collect::<Vec<_>>())

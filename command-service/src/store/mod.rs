@@ -22,7 +22,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 pub use recent::{Recent, Versioned};
-pub use writer::{AppendError, Commit, Judged, NewEvent, Writer, WriterTask, writer};
+pub use writer::{AppendError, Commit, Judged, Kept, NewEvent, Writer, WriterTask, writer};
 
 /// No stream takes longer to load; one that would is given up, and its caller told so.
 const LOAD_LIMIT: Duration = Duration::from_secs(5);
@@ -87,14 +87,15 @@ where
         Ok(loaded)
     }
 
-    /// Hands the events of one decision to the writer. Without events it asks whether `version` is still
-    /// the present one.
+    /// Hands the events of one decision to the writer, with what is to be kept under the client's key.
+    /// Without events it asks whether `version` is still the present one.
     pub async fn append(
         &self,
         id: &str,
         version: u64,
         events: &[A::Event],
         metadata: &HashMap<String, String>,
+        kept: Option<Kept>,
     ) -> Result<Judged, AppendError> {
         let new_event = |event: &A::Event| {
             Ok(NewEvent {
@@ -106,13 +107,17 @@ where
         };
         let unwritable =
             |error: serde_json::Error| AppendError::Rejected(sqlx::Error::Encode(error.into()));
+        let new_events =
+            events.iter().map(new_event).collect::<Result<Vec<_>, _>>().map_err(unwritable)?;
         let commit = Commit {
+            uid: new_events.first().map_or_else(Uuid::now_v7, |event| event.id),
             aggregate_type: A::TYPE,
             aggregate_id: id.to_owned(),
             version,
             partition: self.partitions.of(id).0,
             slug: events.iter().rev().find_map(StoredEvent::claimed_slug).cloned(),
-            events: events.iter().map(new_event).collect::<Result<_, _>>().map_err(unwritable)?,
+            events: new_events,
+            kept,
             metadata: serde_json::to_string(metadata).map_err(unwritable)?,
         };
         self.writer.append(commit).await
@@ -131,12 +136,12 @@ fn decode<A: Aggregate>(event: SerializedEvent) -> anyhow::Result<EventEnvelope<
 where
     A::Event: StoredEvent,
 {
-    let (event_type, version) = (&event.event_type, &event.event_version);
-    anyhow::ensure!(
-        A::Event::is_known(event_type, version),
-        "no event of type `{event_type}`, version `{version}`, is known here"
-    );
-    Ok(EventEnvelope::try_from(event)?)
+    Ok(EventEnvelope {
+        payload: A::Event::read(&event.event_type, &event.event_version, event.payload)?,
+        aggregate_id: event.aggregate_id,
+        sequence: event.sequence,
+        metadata: serde_json::from_value(event.metadata)?,
+    })
 }
 
 impl<A> EventStore<A> for Store<A>
@@ -163,7 +168,7 @@ where
         context: Loaded<A>,
         metadata: HashMap<String, String>,
     ) -> Result<Vec<EventEnvelope<A>>, AggregateError<A::Error>> {
-        match self.append(&context.id, context.version, &events, &metadata).await {
+        match self.append(&context.id, context.version, &events, &metadata, None).await {
             Ok(Judged::Recorded { .. }) => {
                 let envelope = |(sequence, payload)| EventEnvelope {
                     aggregate_id: context.id.clone(),
@@ -174,6 +179,10 @@ where
                 Ok((context.version as usize + 1..).zip(events).map(envelope).collect())
             }
             Ok(Judged::Conflict { .. }) => Err(AggregateError::AggregateConflict),
+            // Only a commit that carries a key can have been done before.
+            Ok(Judged::Done { .. }) => {
+                Err(AggregateError::UnexpectedError("it was done before".into()))
+            }
             Ok(Judged::SlugTaken) => {
                 Err(AggregateError::UnexpectedError("the slug is taken".into()))
             }

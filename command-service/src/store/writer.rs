@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use domain::{Position, Slug};
+use domain::{AuthorId, Position, Slug};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -26,6 +26,8 @@ const CALL_LIMIT: Duration = Duration::from_secs(5);
 /// The events of one decision about one aggregate.
 #[derive(Debug)]
 pub struct Commit {
+    /// By which it is known again if it is sent twice: the id of its first event, if it has one.
+    pub uid: uuid::Uuid,
     pub aggregate_type: &'static str,
     pub aggregate_id: String,
     /// The sequence of the last event that the decision rests on.
@@ -36,8 +38,21 @@ pub struct Commit {
     pub slug: Option<Slug>,
     /// None of them asks whether the version is still the present one.
     pub events: Vec<NewEvent>,
+    /// What is to be kept under the key that the client gave.
+    pub kept: Option<Kept>,
     /// A JSON object of strings, the same for all its events.
     pub metadata: String,
+}
+
+/// What became of a command, under the key that its client gave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    pub author: AuthorId,
+    pub key: String,
+    /// What the request was.
+    pub request_hash: [u8; 32],
+    /// How it is answered: a JSON object.
+    pub answer: String,
 }
 
 /// An event to be recorded.
@@ -53,15 +68,18 @@ pub struct NewEvent {
 impl Commit {
     fn bytes(&self) -> usize {
         let event = |event: &NewEvent| 256 + event.payload.len() + self.metadata.len();
-        256 + self.aggregate_id.len() + self.events.iter().map(event).sum::<usize>()
+        let kept = self.kept.as_ref().map_or(0, |kept| 512 + kept.key.len() + kept.answer.len());
+        256 + self.aggregate_id.len() + self.events.iter().map(event).sum::<usize>() + kept
     }
 }
 
 /// What became of a commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Judged {
     /// It stands in the log; these are the version and the position of the last event of its stream.
     Recorded { version: u64, position: Position },
+    /// Another commit was recorded under its key; this is what that one left.
+    Done { version: u64, position: Position, request_hash: Vec<u8>, answer: String },
     /// The stream is at another version, this one.
     Conflict { version: u64 },
     /// Its slug belongs to another post.
@@ -163,7 +181,8 @@ impl WriterTask {
             waiting.retain(|waiting| !waiting.answer.is_closed());
             let batch = take_batch(&mut waiting);
             if !batch.is_empty() {
-                self.record(batch).await;
+                let taken = self.record(batch).await;
+                refuse_taken(&mut waiting, &taken);
             }
         }
     }
@@ -174,7 +193,9 @@ impl WriterTask {
     /// ids: looking whether they are there would not be enough, for the lost call may still be waiting for
     /// the lock. If the call fails in SQL nothing was recorded, and the commits go again one by one, so that
     /// the bad one fails alone.
-    async fn record(&mut self, batch: Vec<Waiting>) {
+    ///
+    /// Returns the slugs that have an owner for good now.
+    async fn record(&mut self, batch: Vec<Waiting>) -> HashSet<Slug> {
         match self.judge(&batch).await {
             Ok(judgements) => self.answer(batch, judgements),
             Err(error) if batch.len() == 1 => {
@@ -183,12 +204,15 @@ impl WriterTask {
                     // Nobody waits for it any more if sending fails.
                     let _ = waiting.answer.send(Err(AppendError::Rejected(clone_message(&error))));
                 }
+                HashSet::new()
             }
             Err(error) => {
                 tracing::warn!(error = %error, "A batch failed in SQL, its commits go one by one: {error}");
+                let mut taken = HashSet::new();
                 for waiting in batch {
-                    Box::pin(self.record(vec![waiting])).await;
+                    taken.extend(Box::pin(self.record(vec![waiting])).await);
                 }
+                taken
             }
         }
     }
@@ -234,9 +258,13 @@ impl WriterTask {
         Ok(judgements)
     }
 
-    fn answer(&self, batch: Vec<Waiting>, judgements: Vec<Judged>) {
+    fn answer(&self, batch: Vec<Waiting>, judgements: Vec<Judged>) -> HashSet<Slug> {
         let mut recorded = false;
+        let mut taken = HashSet::new();
         for (waiting, judged) in batch.into_iter().zip(judgements) {
+            if matches!(judged, Judged::Recorded { .. } | Judged::SlugTaken) {
+                taken.extend(waiting.commit.slug.clone());
+            }
             recorded |=
                 matches!(judged, Judged::Recorded { .. }) && !waiting.commit.events.is_empty();
             metrics::histogram!("append_wait_seconds")
@@ -247,16 +275,37 @@ impl WriterTask {
         if recorded {
             self.recorded.notify_one();
         }
+        taken
     }
 }
 
-/// Takes from the front what may go in one call: at most one commit of each aggregate and of each slug. What
-/// stays behind keeps its order, and holds back what follows it on the same aggregate or slug.
+/// Refuses new posts whose slug has just gone to another: it will never be given again. Many of one title at
+/// once would otherwise go one by one, since a batch takes only one of them.
+fn refuse_taken(waiting: &mut VecDeque<Waiting>, taken: &HashSet<Slug>) {
+    if taken.is_empty() {
+        return;
+    }
+    for next in std::mem::take(waiting) {
+        let commit = &next.commit;
+        // One that is not new may be the owner's, and one with a key may have been done before.
+        let settled = commit.version == 0 && commit.kept.is_none();
+        if settled && commit.slug.as_ref().is_some_and(|slug| taken.contains(slug)) {
+            // Nobody waits for it any more if sending fails.
+            let _ = next.answer.send(Ok(Judged::SlugTaken));
+        } else {
+            waiting.push_back(next);
+        }
+    }
+}
+
+/// Takes from the front what may go in one call: at most one commit of each aggregate, slug and key. What
+/// stays behind keeps its order, and holds back what follows it on the same aggregate, slug or key.
 fn take_batch(waiting: &mut VecDeque<Waiting>) -> Vec<Waiting> {
     let mut batch = Vec::new();
     let mut bytes = 0;
     let mut taken_ids = HashSet::new();
     let mut taken_slugs = HashSet::new();
+    let mut taken_keys = HashSet::new();
     let mut behind = VecDeque::new();
     while let Some(next) = waiting.pop_front() {
         let fits =
@@ -267,7 +316,9 @@ fn take_batch(waiting: &mut VecDeque<Waiting>) -> Vec<Waiting> {
         }
         let free_id = taken_ids.insert(next.commit.aggregate_id.clone());
         let free_slug = next.commit.slug.clone().is_none_or(|slug| taken_slugs.insert(slug));
-        if free_id && free_slug {
+        let key = next.commit.kept.as_ref().map(|kept| (kept.author.clone(), kept.key.clone()));
+        let free_key = key.is_none_or(|key| taken_keys.insert(key));
+        if free_id && free_slug && free_key {
             bytes += next.bytes;
             batch.push(next);
         } else {
@@ -306,6 +357,14 @@ mod tests {
     }
 
     #[test]
+    fn a_new_post_is_told_at_once_that_its_slug_has_gone_to_another() {
+        let mut queue = queue([("a", Some("s")), ("b", Some("t")), ("c", Some("s")), ("d", None)]);
+        queue[2].commit.version = 1;
+        refuse_taken(&mut queue, &HashSet::from(["s".parse().unwrap()]));
+        assert_eq!(ids(queue.make_contiguous()), ["b", "c", "d"]);
+    }
+
+    #[test]
     fn a_batch_is_bounded_in_commits_and_in_bytes() {
         let names: Vec<String> = (0..MAX_COMMITS + 1).map(|n| n.to_string()).collect();
         let mut many: VecDeque<_> = names.iter().map(|name| waiting(name, None, 10)).collect();
@@ -333,6 +392,7 @@ mod tests {
             payload: "x".repeat(payload),
         };
         let commit = Commit {
+            uid: event.id,
             aggregate_type: "post",
             aggregate_id: id.to_owned(),
             version: 0,
@@ -340,6 +400,7 @@ mod tests {
             slug: slug.map(|slug| slug.parse().unwrap()),
             events: vec![event],
             metadata: String::new(),
+            kept: None,
         };
         let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let (bytes, answer) = (commit.bytes(), oneshot::channel().0);

@@ -40,7 +40,7 @@ async fn concurrent_writers_give_positions_without_a_hole_and_streams_in_order()
                             conflicts += 1;
                             version = now;
                         }
-                        Judged::SlugTaken => panic!("there are no slugs here"),
+                        other @ (Judged::SlugTaken | Judged::Done { .. }) => panic!("{other:?}"),
                     }
                 }
             }
@@ -382,13 +382,16 @@ fn with_ids(stream: &str, version: u64, ids: impl IntoIterator<Item = Uuid>) -> 
         event_version: "1".to_owned(),
         payload: r#"{"deleted":{}}"#.to_owned(),
     };
+    let events: Vec<NewEvent> = ids.into_iter().map(event).collect();
     Commit {
+        uid: events.first().map_or_else(Uuid::now_v7, |event| event.id),
         aggregate_type: "post",
         aggregate_id: stream.to_owned(),
         version,
         partition: 0,
         slug: None,
-        events: ids.into_iter().map(event).collect(),
+        events,
+        kept: None,
         metadata: "{}".to_owned(),
     }
 }

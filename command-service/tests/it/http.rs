@@ -109,6 +109,7 @@ async fn nobody_gets_in_without_a_good_token() {
     for request in [
         post(),
         post().bearer_auth("nonsense"),
+        post().bearer_auth("x".repeat(20_000)),
         post().header("authorization", "Basic YTpi"),
         service.request(Method::DELETE, "/posts/not-an-id"),
     ] {
@@ -194,6 +195,16 @@ async fn what_cannot_be_read_is_refused_before_anything_happens() {
         (post(json, b"{".to_vec()), 400, "invalid_request"),
         (post(json, vec![]), 400, "invalid_request"),
         (post(json, b"{\"title\":\"\xff\"}".to_vec()), 400, "invalid_request"),
+        (post(json, br#"{"title":"\ud800"}"#.to_vec()), 400, "invalid_request"),
+        (post(json, br#"{"title":"a","content":"b"} {}"#.to_vec()), 400, "invalid_request"),
+        (post(json, b"[]".to_vec()), 422, "validation_failed"),
+        (post(json, b"[".repeat(10_000)), 400, "invalid_request"),
+        (
+            post(json, br#"{"title":"a","content":"b","title":"c"}"#.to_vec()),
+            422,
+            "validation_failed",
+        ),
+        (post("application/merge-patch+json", b"{}".to_vec()), 415, "unsupported_media_type"),
         (post("text/plain", b"{}".to_vec()), 415, "unsupported_media_type"),
         (
             post("application/x-www-form-urlencoded", b"title=a".to_vec()),

@@ -6,4 +6,7 @@ mod support;
 
 mod append;
 mod http;
+mod openapi;
 mod relay;
+mod repeating;
+mod upcasting;

@@ -234,12 +234,14 @@ impl Store {
             payload: payload.to_owned(),
         };
         let commit = Commit {
+            uid: event.id,
             aggregate_type: "post",
             partition: Partitions::new(PARTITIONS).unwrap().of(stream).0,
             aggregate_id: stream.to_owned(),
             version: 0,
             slug: None,
             events: vec![event],
+            kept: None,
             metadata: r#"{"traceparent":"00-trace"}"#.to_owned(),
         };
         self.writer.append(commit).await.unwrap();

@@ -20,6 +20,7 @@ pub(crate) struct Service {
     address: SocketAddr,
     ops_address: SocketAddr,
     database: TestDatabase,
+    prefix: String,
     client: reqwest::Client,
     stop: oneshot::Sender<()>,
     running: JoinHandle<anyhow::Result<()>>,
@@ -32,9 +33,12 @@ pub(crate) async fn start() -> Service {
 
 /// Starts it on a database, with more settings: `--queue-kib=2048`.
 pub(crate) async fn start_with(database: TestDatabase, settings: &[&str]) -> Service {
+    let prefix = unique_name("views");
     let ours = [
         "command-service".to_owned(),
         format!("--database-url={}", database.url()),
+        format!("--redis-url={}", shared().redis_url),
+        format!("--redis-prefix={prefix}"),
         format!("--kafka-brokers={}", shared().kafka),
         format!("--kafka-topic={}", unique_name("events")),
         "--http-address=127.0.0.1:0".to_owned(),
@@ -54,7 +58,7 @@ pub(crate) async fn start_with(database: TestDatabase, settings: &[&str]) -> Ser
         let _ = stopped.await;
     }));
     let client = reqwest::Client::new();
-    Service { address, ops_address, database, client, stop, running }
+    Service { address, ops_address, database, prefix, client, stop, running }
 }
 
 /// A database with a store of 4 partitions.
@@ -82,6 +86,11 @@ pub(crate) fn token(author: &str) -> String {
 impl Service {
     pub(crate) fn database(&self) -> &TestDatabase {
         &self.database
+    }
+
+    /// What its keys in Redis begin with.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// A request without a token.

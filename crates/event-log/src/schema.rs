@@ -9,9 +9,10 @@ use sqlx::error::BoxDynError;
 use sqlx::migrate::{Migration, MigrationSource, MigrationType, Migrator};
 
 /// Forward only. The code before and after each of them can run at the same time.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "events", include_str!("../../../migrations/0001_events.sql")),
     (2, "append events", include_str!("../../../migrations/0002_append_events.sql")),
+    (3, "idempotency keys", include_str!("../../../migrations/0003_idempotency_keys.sql")),
 ];
 
 /// The settings of the store, which are the same for all its processes.
