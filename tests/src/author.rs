@@ -93,6 +93,27 @@ impl Author {
         self.create(json!({ "title": title, "content": Post::text(title) })).await
     }
 
+    /// Publishes under an `Idempotency-Key`, by one command service. Tells the status and the body of the
+    /// answer; `None` if there was none.
+    pub async fn publish_with_key(
+        &self,
+        service: &str,
+        key: &str,
+        title: &str,
+    ) -> Option<(u16, Value)> {
+        let answer = self
+            .client
+            .post(format!("{service}/posts"))
+            .bearer_auth(&self.token)
+            .header("idempotency-key", key)
+            .json(&json!({ "title": title, "content": Post::text(title) }))
+            .send()
+            .await
+            .ok()?;
+        let status = answer.status().as_u16();
+        Some((status, answer.json().await.ok()?))
+    }
+
     /// Writes for their own eyes.
     ///
     /// # Panics

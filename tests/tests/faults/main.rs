@@ -2,6 +2,7 @@
 //! and emptied, under load and under the eyes of readers.
 
 mod kafka;
+mod keyed_retries;
 mod killed_services;
 mod postgres;
 mod redis;

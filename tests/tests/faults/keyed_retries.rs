@@ -1,0 +1,35 @@
+//! A command with a key happens once, whatever dies in between.
+
+use journeys::Blog;
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+#[tokio::test]
+async fn one_request_sent_many_times_to_two_services_one_of_them_killed_makes_one_post() {
+    let mut blog = Blog::start().await;
+    let other = blog.another_command_service().await;
+    let anne = blog.sign_up("anne");
+    let (first, second) = (blog.command.url(), other.url());
+    let mut requests = JoinSet::new();
+    for number in 0..50 {
+        let (anne, service) =
+            (anne.clone(), if number % 2 == 0 { &first } else { &second }.clone());
+        requests.spawn(async move { anne.publish_with_key(&service, "a-key", "On writing").await });
+    }
+    let lock = blog.hold_up_commits(2).await;
+    blog.command.kill();
+    // What Postgres has in hand of the dead one is recorded now, or what it has of the other.
+    lock.release().await;
+
+    let mut answers: Vec<(u16, Value)> = requests.join_all().await.into_iter().flatten().collect();
+    // Whoever was not answered asks again.
+    answers.extend(anne.publish_with_key(&second, "a-key", "On writing").await);
+    assert!(answers.len() > 1, "{answers:?}");
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    assert_eq!(answers[0].0, 201);
+    let events: i64 = sqlx::query_scalar("SELECT count(*) FROM events")
+        .fetch_one(&mut blog.postgres().await)
+        .await
+        .unwrap();
+    assert_eq!(events, 2, "one post was drafted and published");
+}
