@@ -1,13 +1,13 @@
 //! How fast the store appends, against pgbench inserting the same rows one by one.
 //!
-//! Both write one event of about 1.2 kB with 0.2 kB of metadata, and one slug, for each commit, into tables
-//! with the same columns and indexes on the same server, from 64 clients. They take turns, so that noise on
-//! the machine meets both.
+//! Both write one event of about 1.2 kB with 0.2 kB of metadata and one slug for each commit, and then the same
+//! with an idempotency key beside them, into tables with the same columns and indexes on the same server, from
+//! 64 clients. They take turns, so that noise on the machine meets both.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use command_service::store::{Commit, NewEvent, Writer, writer};
+use command_service::store::{Commit, Kept, NewEvent, Writer, writer};
 use domain::Partitions;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
@@ -22,35 +22,49 @@ use crate::report::{Report, median};
 /// How many clients append at the same time.
 pub(crate) const CLIENTS: usize = 64;
 
+/// What is written for each commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rows {
+    EventAndSlug,
+    EventSlugAndKey,
+}
+
+/// The names of the figures in the JSON file: ours, pgbench's, and their ratio.
+type Keys = [&'static str; 3];
+
 pub(crate) async fn measure(args: &Args, report: &mut Report) -> anyhow::Result<()> {
+    let keys = ["append_per_s", "pgbench_per_s", "append_vs_pgbench"];
+    compare(Rows::EventAndSlug, "one event and one slug", keys, args, report).await?;
+    let keys = ["append_keyed_per_s", "pgbench_keyed_per_s", "append_keyed_vs_pgbench"];
+    compare(Rows::EventSlugAndKey, "one event, one slug and one key", keys, args, report).await
+}
+
+async fn compare(
+    rows: Rows,
+    what: &str,
+    [append, pgbench, ratio]: Keys,
+    args: &Args,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for round in 1..=args.rounds {
-        report.progress(&format!("appending, round {round} of {}", args.rounds));
-        theirs.push(pgbench::inserts_per_second(new_store().await?.0.url(), args.seconds)?);
-        ours.push(appends_per_second(args.seconds).await?);
+        report.progress(&format!("appending {what}, round {round} of {}", args.rounds));
+        let store = new_store().await?.0;
+        theirs.push(pgbench::inserts_per_second(store.url(), rows, args.seconds)?);
+        ours.push(appends_per_second(rows, args.seconds).await?);
     }
     let (ours, theirs) = (median(&ours), median(&theirs));
     report.heading(&format!(
-        "Appends of one event and one slug, {CLIENTS} clients, medians of {} × {} s",
+        "Appends of {what}, {CLIENTS} clients, medians of {} × {} s",
         args.rounds, args.seconds
     ));
-    report.figure(
-        "append_per_s",
-        "append_events, grouped in the process, one writer",
-        ours,
-        "commits/s",
-    );
-    report.figure(
-        "pgbench_per_s",
-        "pgbench -M prepared, one statement for each",
-        theirs,
-        "commits/s",
-    );
-    report.figure("append_vs_pgbench", "ratio", ours / theirs, "");
+    report.figure(append, "append_events, grouped in the process, one writer", ours, "commits/s");
+    report.figure(pgbench, "pgbench -M prepared, one statement for each", theirs, "commits/s");
+    report.figure(ratio, "ratio", ours / theirs, "");
     Ok(())
 }
 
-async fn appends_per_second(seconds: u32) -> anyhow::Result<f64> {
+async fn appends_per_second(rows: Rows, seconds: u32) -> anyhow::Result<f64> {
     let (database, pool, partitions) = new_store().await?;
     let (writer, task) = writer(database.url().parse()?, 16_384, Arc::default());
     tokio::spawn(task.run());
@@ -58,7 +72,7 @@ async fn appends_per_second(seconds: u32) -> anyhow::Result<f64> {
     let end = began + Duration::from_secs(seconds.into());
     let mut clients = JoinSet::new();
     for _ in 0..CLIENTS {
-        clients.spawn(append_until(end, writer.clone(), partitions));
+        clients.spawn(append_until(end, rows, writer.clone(), partitions));
     }
     let mut recorded = 0;
     while let Some(client) = clients.join_next().await {
@@ -79,22 +93,30 @@ async fn appends_per_second(seconds: u32) -> anyhow::Result<f64> {
     Ok(rate)
 }
 
-async fn append_until(end: Instant, writer: Writer, partitions: Partitions) -> anyhow::Result<i64> {
+async fn append_until(
+    end: Instant,
+    rows: Rows,
+    writer: Writer,
+    partitions: Partitions,
+) -> anyhow::Result<i64> {
     let mut recorded = 0;
     while Instant::now() < end {
         let id = Uuid::now_v7().to_string();
+        let event_id = Uuid::now_v7();
         let commit = Commit {
+            uid: event_id,
             aggregate_type: "post",
             partition: partitions.of(&id).0,
             version: 0,
             slug: Some(format!("on-writing-{}", Uuid::now_v7().simple()).parse()?),
             events: vec![NewEvent {
-                id: Uuid::now_v7(),
+                id: event_id,
                 event_type: "post.drafted".to_owned(),
                 event_version: "1".to_owned(),
                 payload: payload(),
             }],
             metadata: metadata(),
+            kept: (rows == Rows::EventSlugAndKey).then(|| kept(&id)).transpose()?,
             aggregate_id: id,
         };
         writer.append(commit).await?;
@@ -117,6 +139,20 @@ async fn new_store() -> anyhow::Result<(TestDatabase, PgPool, Partitions)> {
     event_log::create(&pool, partitions).await?;
     Ok((database, pool, partitions))
 }
+
+/// What is kept of a post that was made.
+fn kept(id: &str) -> anyhow::Result<Kept> {
+    Ok(Kept {
+        author: "anne".parse()?,
+        key: Uuid::now_v7().to_string(),
+        request_hash: [7; 32],
+        answer: ANSWER.replace("ID", id),
+    })
+}
+
+/// How such an answer reads; with the space, since pgbench takes `:true` for a variable of its own.
+pub(crate) const ANSWER: &str =
+    r#"{"done":{"post_id":"ID","slug":"on-writing-ID","status":"published","created": true}}"#;
 
 /// About 1.2 kB, as a short post makes.
 pub(crate) fn payload() -> String {

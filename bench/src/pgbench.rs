@@ -6,13 +6,13 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-use crate::append::{CLIENTS, metadata, payload};
+use crate::append::{ANSWER, CLIENTS, Rows, metadata, payload};
 
 /// Commits per second.
-pub(crate) fn inserts_per_second(url: &str, seconds: u32) -> anyhow::Result<f64> {
+pub(crate) fn inserts_per_second(url: &str, rows: Rows, seconds: u32) -> anyhow::Result<f64> {
     let path = std::env::temp_dir().join(format!("inkstream-pgbench-{}.sql", std::process::id()));
     let mut script = std::fs::File::create(&path).context("writing pgbench's script")?;
-    script.write_all(statement().as_bytes())?;
+    script.write_all(statement(rows).as_bytes())?;
     let prepared = run(&["-c", "CREATE SEQUENCE bench_position"], "psql", url);
     let seconds = seconds.to_string();
     let clients = CLIENTS.to_string();
@@ -30,7 +30,11 @@ pub(crate) fn inserts_per_second(url: &str, seconds: u32) -> anyhow::Result<f64>
 
 /// The positions come from a sequence, and the ids count up with them: less work than the store's own, and
 /// as kind to the indexes.
-fn statement() -> String {
+fn statement(rows: Rows) -> String {
+    let key = match rows {
+        Rows::EventAndSlug => String::new(),
+        Rows::EventSlugAndKey => key(),
+    };
     format!(
         "WITH number AS (SELECT nextval('bench_position') AS n),
          event AS (
@@ -39,14 +43,28 @@ fn statement() -> String {
              SELECT 'post', lpad(to_hex(n), 32, '0')::uuid::text, 1, 'post.drafted', '1', '{}'::jsonb,
                     '{}'::jsonb, n, n % 16, gen_random_uuid(), clock_timestamp()
              FROM number
-             RETURNING aggregate_id
-         )
+             RETURNING aggregate_id, event_id, position
+         ){key}
          INSERT INTO slugs (slug, post_id)
          SELECT 'on-writing-' || replace(aggregate_id, '-', ''), aggregate_id FROM event;",
         payload(),
         metadata()
     )
     .replace('\n', " ")
+}
+
+/// One more part of the statement.
+fn key() -> String {
+    format!(
+        ",
+         key AS (
+             INSERT INTO idempotency_keys (author, key, commit_uid, request_hash, answer, version, position,
+                                           recorded_at)
+             SELECT 'anne', aggregate_id, event_id, sha256('7'), replace('{ANSWER}', 'ID', aggregate_id)::jsonb,
+                    1, position, clock_timestamp()
+             FROM event
+         )"
+    )
 }
 
 fn run(args: &[&str], program: &str, url: &str) -> anyhow::Result<String> {
