@@ -238,8 +238,8 @@ fn explain(settings: &Settings) {
         "
 Inkstream is running. Logs are in .data/log; Ctrl-C stops everything.
 
-  commands   {command}
-  reads      {query}
+  commands   {command}   {command}/docs
+  reads      {query}   {query}/docs
   metrics    http://127.0.0.1:{}/metrics (command service), :{} (query service), :{} (projector)
 
 Publish a post, read it, list the latest:
