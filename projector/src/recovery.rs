@@ -79,15 +79,17 @@ impl Projection {
             };
             let at = watermark.point;
             let another_life = watermark.incarnation != heads.incarnation;
-            // What halted a partition in one life of the store says nothing of the next.
-            if halted && !another_life {
+            // What halted a partition in one life of the store, or of the views, says nothing of the next.
+            let another_version = !watermark.is_of_this_version();
+            if halted && !another_life && !another_version {
                 continue;
             }
             let behind = at.position < head.position;
             let silent = behind && standstill.lasts(partition, at.position, patience);
             let odd = another_life || (!behind && at != *head);
-            if !watermark.is_of_this_version() {
+            if another_version {
                 tracing::info!(partition = %partition, "The views of partition {partition} are of another version");
+                self.halted.release(partition);
                 self.begin_epoch(partition).await?;
             } else if (silent || odd) && self.is_of_another_log(partition, &watermark).await? {
                 tracing::error!(partition = %partition, "The views of partition {partition} are not of this log, or of an earlier life of it");

@@ -38,8 +38,9 @@ impl Warm {
     }
 
     /// A watermark that vouches for anything: not one of a life that is over, whose positions may since
-    /// have been given to other events.
+    /// have been given to other events, nor one of views that another version of this program made.
     pub(crate) fn valid(&self, mark: Option<Watermark>) -> Option<Watermark> {
-        mark.filter(|mark| mark.incarnation >= self.standing.incarnation())
+        let incarnation = self.standing.incarnation();
+        mark.filter(|mark| mark.incarnation >= incarnation && mark.is_of_this_version())
     }
 }

@@ -113,3 +113,14 @@ async fn an_event_from_a_later_version_hides_its_own_post_and_no_other() {
     assert_eq!((answer.status, answer.code().as_str()), (500, "internal"));
     assert_eq!(slugs_of(&blog.reader().get("/posts").await), ["reading"]);
 }
+
+#[tokio::test]
+async fn views_of_another_version_are_not_believed() {
+    let blog = Blog::start().await;
+    blog.publish("writing").await;
+    blog.project().await;
+    blog.begin_epochs_named(|| "v1-an-older-program".to_owned()).await;
+    let page = blog.reader().get("/posts/writing").await;
+    assert_eq!((page.status, page.source()), (200, "log"));
+    assert_eq!(blog.reader().get("/posts").await.status, 503);
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use domain::post::PostEvent;
 use domain::{Partition, Point, Position, PostId, StoredEvent as _};
 use event_log::EventLog;
-use read_model::{Advance, Fill, Guarded, NewEpoch, Row, fold_pages};
+use read_model::{Advance, Fill, Guarded, NewEpoch, Row, Watermark, fold_pages};
 use redis::AsyncCommands as _;
 use uuid::Uuid;
 
@@ -15,10 +15,15 @@ impl Blog {
     /// Begins an epoch of every partition at its head, and fills nothing: whatever was stored counts as
     /// absent.
     pub(crate) async fn begin_epochs(&self) {
+        self.begin_epochs_named(|| Watermark::new_epoch(Uuid::new_v4())).await;
+    }
+
+    /// The same, with names of somebody else's.
+    pub(crate) async fn begin_epochs_named(&self, name: impl Fn() -> String) {
         let heads = self.log().heads().await.unwrap();
         let found = self.views.watermarks().await.unwrap();
         for ((partition, head), found) in self.store.partitions.all().zip(heads).zip(found) {
-            let (incarnation, epoch) = (self.store.incarnation, Uuid::new_v4().to_string());
+            let (incarnation, epoch) = (self.store.incarnation, name());
             let new = NewEpoch { partition, incarnation, epoch, head, found };
             assert_eq!(self.views.begin_epoch(&new).await.unwrap(), Guarded::Written);
         }
