@@ -97,7 +97,8 @@ impl App {
             secure_cookie: config.secure_cookie,
             command_limit: config.request_limit(),
         };
-        let request_limit = config.request_limit() + waiting::MAX_WAIT;
+        // For the body to arrive, for the command, and for the views.
+        let request_limit = 2 * config.request_limit() + waiting::MAX_WAIT;
         let routes = routes::routes(service, request_limit, &config.cors);
         let requests_end_within = config.drain.limit_for_requests();
         let http = Server::bind(config.http_address, routes, requests_end_within)

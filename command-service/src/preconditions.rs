@@ -33,7 +33,7 @@ pub enum IfMatch {
     Versions(Vec<u64>),
 }
 
-/// The SHA-256 of a request's method, path and body.
+/// The SHA-256 of a request's method, path, `If-Match` and body.
 #[derive(Debug, Clone, Copy)]
 struct RequestHash([u8; 32]);
 
@@ -80,7 +80,10 @@ pub(crate) async fn hash_request(request: Request, next: Next) -> Response {
         return Problem::too_large(detail).into_response();
     };
     let mut hash = Sha256::new();
-    for part in [parts.method.as_str().as_bytes(), parts.uri.path().as_bytes(), &body] {
+    let versions = parts.headers.get_all(header::IF_MATCH).iter();
+    let versions = versions.map(|value| value.as_bytes()).collect::<Vec<_>>().join(&b',');
+    let (method, path) = (parts.method.as_str(), parts.uri.path());
+    for part in [method.as_bytes(), path.as_bytes(), &versions, &body] {
         // Its length before each part keeps one request from looking like another.
         hash.update(part.len().to_le_bytes());
         hash.update(part);

@@ -86,7 +86,8 @@ impl Service {
     ) {
         let Some(limit) = caller.wait() else { return };
         let partition = self.partitions.of(&post_id.to_string());
-        if self.waiting.reached(partition, position, limit).await {
+        let incarnation = self.incarnation.load(Ordering::Relaxed);
+        if self.waiting.reached(incarnation, partition, position, limit).await {
             headers.insert("preference-applied", HeaderValue::from_static("wait"));
         }
     }

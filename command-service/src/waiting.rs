@@ -44,15 +44,22 @@ pub fn waiting(views: Views) -> (Waiting, WatchTask) {
 }
 
 impl Waiting {
-    /// Waits until the views of a partition have reached a position; `false` after that time, or if too
-    /// many are waiting already.
-    pub async fn reached(&self, partition: Partition, position: Position, limit: Duration) -> bool {
+    /// Waits until the views of a partition have reached a position given in this life of the store; `false`
+    /// after that time, or if too many are waiting already.
+    pub async fn reached(
+        &self,
+        incarnation: u32,
+        partition: Partition,
+        position: Position,
+        limit: Duration,
+    ) -> bool {
         let Ok(_room) = self.room.try_acquire() else { return false };
         self.somebody.notify_one();
         let mut seen = self.seen.clone();
         let reached = seen.wait_for(|marks| {
             let mark = marks.get(usize::from(partition.0)).and_then(Option::as_ref);
-            mark.is_some_and(|mark| mark.point.position >= position)
+            let theirs = mark.filter(|mark| mark.incarnation >= incarnation);
+            theirs.is_some_and(|mark| mark.point.position >= position)
         });
         matches!(tokio::time::timeout(limit, reached).await, Ok(Ok(_)))
     }

@@ -118,6 +118,15 @@ async fn a_key_belongs_to_one_request_of_one_author() {
         service.anne(Method::POST, "/post").header("idempotency-key", "k-1").json(&body);
     assert_eq!(told(elsewhere).await.0, 422);
     assert_eq!(events(service.database()).await, 4);
+
+    // What it demands belongs to a request, too.
+    let id = publish(&service, "On reading").await;
+    let delete = |version: &str| {
+        let request = service.anne(Method::DELETE, &format!("/posts/{id}"));
+        request.header("idempotency-key", "k-2").header("if-match", version)
+    };
+    assert_eq!(told(delete("\"1\"")).await.0, 412);
+    assert_eq!(told(delete("\"2\"")).await.1["code"], "idempotency_key_reused");
 }
 
 #[tokio::test]
