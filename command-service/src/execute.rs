@@ -9,11 +9,11 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use cqrs_es::Aggregate;
 use cqrs_es::event_sink::EventSink;
 use domain::post::{Post, PostCommand, PostError, PostEvent, SlugChoice, Status};
-use domain::{Position, PostId, Slug, StoredEvent};
+use domain::{Position, PostId, Slug};
 use serde::{Deserialize, Serialize};
 
 use crate::preconditions::{IdempotencyKey, IfMatch};
-use crate::store::{AppendError, Judged, Kept, LoadError, Recent, Store, Versioned};
+use crate::store::{AppendError, Judged, Kept, LoadError, Recent, Store, Versioned, claimed_slug};
 
 /// How often a command that lost against another is decided anew.
 const RETRIES: usize = 5;
@@ -178,7 +178,7 @@ impl Posts {
                 }
                 Judged::SlugTaken => {
                     attempts.choice = SlugChoice::FromTitleAndId;
-                    attempts.taken = claimed(&decision.events).cloned();
+                    attempts.taken = claimed_slug(&decision.events).cloned();
                 }
             }
         }
@@ -260,7 +260,7 @@ where
         return refuse(Refusal::VersionMismatch);
     }
     let events = sink.collect().await;
-    if attempts.taken.is_some() && claimed(&events) == attempts.taken.as_ref() {
+    if attempts.taken.is_some() && claimed_slug(&events) == attempts.taken.as_ref() {
         // It did not change with the choice, so the author asked for it.
         return refuse(Refusal::SlugTaken);
     }
@@ -287,8 +287,4 @@ fn replay<F>(
     let outcome = serde_json::from_str(answer).context("reading a kept answer");
     let outcome = outcome.map_err(ExecuteError::Internal)?;
     Ok(Answered { outcome, version, position, replayed: true })
-}
-
-fn claimed(events: &[PostEvent]) -> Option<&Slug> {
-    events.iter().rev().find_map(PostEvent::claimed_slug)
 }

@@ -16,7 +16,7 @@ use cqrs_es::persist::{PersistedEventRepository, SerializedEvent};
 use cqrs_es::{
     Aggregate, AggregateContext, AggregateError, DomainEvent, EventEnvelope, EventStore,
 };
-use domain::{Partitions, StoredEvent};
+use domain::{Partitions, Slug, StoredEvent};
 use postgres_es::PostgresEventRepository;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -115,7 +115,7 @@ where
             aggregate_id: id.to_owned(),
             version,
             partition: self.partitions.of(id).0,
-            slug: events.iter().rev().find_map(StoredEvent::claimed_slug).cloned(),
+            slug: claimed_slug(events).cloned(),
             events: new_events,
             kept,
             metadata: serde_json::to_string(metadata).map_err(unwritable)?,
@@ -130,6 +130,11 @@ where
         let events: anyhow::Result<_> = events.into_iter().map(decode).collect();
         events.context("reading a stream").map_err(LoadError::Unreadable)
     }
+}
+
+/// The slug that the events of one decision claim.
+pub(crate) fn claimed_slug<E: StoredEvent>(events: &[E]) -> Option<&Slug> {
+    events.iter().rev().find_map(StoredEvent::claimed_slug)
 }
 
 fn decode<A: Aggregate>(event: SerializedEvent) -> anyhow::Result<EventEnvelope<A>>

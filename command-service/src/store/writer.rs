@@ -195,14 +195,14 @@ impl WriterTask {
     /// the bad one fails alone.
     ///
     /// Returns the slugs that have an owner for good now.
-    async fn record(&mut self, batch: Vec<Waiting>) -> HashSet<Slug> {
+    async fn record(&mut self, mut batch: Vec<Waiting>) -> HashSet<Slug> {
         match self.judge(&batch).await {
             Ok(judgements) => self.answer(batch, judgements),
             Err(error) if batch.len() == 1 => {
                 tracing::error!(error = %error, "Postgres refused a commit: {error}");
-                for waiting in batch {
+                if let Some(waiting) = batch.pop() {
                     // Nobody waits for it any more if sending fails.
-                    let _ = waiting.answer.send(Err(AppendError::Rejected(clone_message(&error))));
+                    let _ = waiting.answer.send(Err(AppendError::Rejected(error)));
                 }
                 HashSet::new()
             }
@@ -328,11 +328,6 @@ fn take_batch(waiting: &mut VecDeque<Waiting>) -> Vec<Waiting> {
     behind.append(waiting);
     *waiting = behind;
     batch
-}
-
-/// The same error for whoever waits; sqlx's own cannot be copied.
-fn clone_message(error: &sqlx::Error) -> sqlx::Error {
-    sqlx::Error::Protocol(error.to_string())
 }
 
 #[cfg(test)]
