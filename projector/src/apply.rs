@@ -291,8 +291,8 @@ impl Projection {
         let stored = self.views.rows(&ids).await.context("reading rows")?;
         let mut rows = HashMap::with_capacity(ids.len());
         let mut missing = Vec::new();
-        for (id, (_, row)) in ids.into_iter().zip(stored) {
-            match row.as_ref().and_then(|row| usable(row, first_change[&id])) {
+        for (id, found) in ids.into_iter().zip(stored) {
+            match found.row.as_ref().and_then(|row| usable(row, first_change[&id])) {
                 Some(row) => {
                     rows.insert(id, row);
                 }
@@ -380,6 +380,7 @@ fn fold_run(
         to: run.events.last().map_or(run.from, Recorded::point),
         rows: changed.into_iter().collect(),
         slugs,
+        flags: vec![],
     }
 }
 

@@ -167,6 +167,7 @@ impl Projection {
                 // What was touched again above has been filled already, or is being applied.
                 rows: folded.rows.into_iter().filter(|(_, row)| row.position < below).collect(),
                 unfilled_below: Some(lowest),
+                flags: vec![],
             };
             match self.views.fill_part(&fill, below).await.context("filling views")? {
                 Guarded::Written => {

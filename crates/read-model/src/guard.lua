@@ -1,6 +1,6 @@
 -- The guard: lets events into the views of one partition once, in order, or says what stands in the way.
 --
--- KEYS  1 watermark  2 listed  3 lists  4… one row each
+-- KEYS  1 watermark  2 listed  3 lists  4 quarantined  5… one row each
 -- ARGV  1 mode       `advance`: the rows follow from the events behind the watermark
 --                    `fill`: the rows were folded from the log as of a position
 --       2 incarnation  3 epoch     refused unless they are the watermark's
@@ -11,8 +11,12 @@
 --                                  position it was not filled yet, which must still be so
 --       8 unfilled from now on     fill: the same after it, 0 once it is filled, or empty to leave it
 --       9 prefix of the keys of lists
---       10… eight for each row: id, position, state, slug, created, card, content, memberships
---           (the name of a list, a tab and the place in it, each on a line; empty for none)
+--       10 channel  11 announcement   told to those who keep copies, once this is written (empty: nothing)
+--       12 flags                   an id on each line, and behind a space the position of the event for which
+--                                  the page is quarantined, or nothing if it is released
+--       13… nine for each row: id, position, state, slug, created, card, content, memberships (the name of
+--           a list, a tab and the place in it, each on a line; empty for none), and the event that the page is
+--           quarantined for, if the row was folded up to the one before it
 --
 -- Answers 1, or the watermark that was found (nothing if there is none); then nothing was written.
 
@@ -83,11 +87,25 @@ local function put_in_lists(id, position, memberships)
     end
 end
 
-for i = 4, #KEYS do
-    local a = 10 + (i - 4) * 8
+for id, position in string.gmatch(ARGV[12], '(%S+) (%d*)\n') do
+    if position ~= '' then
+        redis.call('HSET', KEYS[4], id, position)
+    else
+        redis.call('HDEL', KEYS[4], id)
+    end
+end
+local some_are_quarantined = redis.call('EXISTS', KEYS[4]) == 1
+
+for i = 5, #KEYS do
+    local a = 13 + (i - 5) * 9
+    -- A quarantined page stays as it was before the event that cannot be folded.
+    local held = some_are_quarantined and redis.call('HGET', KEYS[4], ARGV[a])
     -- Where the row is newer, the lists went with it.
-    if put_row(KEYS[i], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5], ARGV[a + 6]) then
+    if (not held or held == ARGV[a + 8]) and put_row(KEYS[i], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5], ARGV[a + 6]) then
         put_in_lists(ARGV[a], ARGV[a + 1], ARGV[a + 7])
     end
+end
+if ARGV[11] ~= '' then
+    redis.call('PUBLISH', ARGV[10], ARGV[11])
 end
 return 1

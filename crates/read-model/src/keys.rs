@@ -51,6 +51,16 @@ impl KeySpace {
         format!("{}list:", self.of(partition))
     }
 
+    /// A hash: for each quarantined post, the position of the event that cannot be folded.
+    pub(crate) fn quarantined(&self, partition: Partition) -> String {
+        format!("{}quarantined", self.of(partition))
+    }
+
+    /// A channel: what has changed, for those who keep copies.
+    pub(crate) fn announcements(&self) -> String {
+        format!("{}:changed", self.prefix)
+    }
+
     /// A string: the post that a slug names, and as of which position. No part of any partition, since a slug does not tell its own:
     /// a copy of a row of the log's table of slugs, which never changes within an incarnation.
     pub(crate) fn slug(&self, incarnation: u32, slug: &Slug) -> String {
@@ -76,6 +86,7 @@ mod tests {
             keys.listed(Partition(3)),
             keys.lists(Partition(3)),
             keys.list_prefix(Partition(3)),
+            keys.quarantined(Partition(3)),
         ] {
             assert!(key.starts_with("{inkstream:3}:"), "{key}");
         }

@@ -19,4 +19,4 @@ pub use keys::{KeySpace, PrefixError};
 pub use lists::{ListName, Place};
 pub use post_page::{PostCard, PostPage};
 pub use row::{Row, StoredPage, StoredRow, fold_pages};
-pub use views::{Advance, Fill, Guarded, ListPart, NewEpoch, Views, ViewsError};
+pub use views::{Advance, Fill, Flag, FoundRow, Guarded, ListPart, NewEpoch, Views, ViewsError};

@@ -45,6 +45,28 @@ pub struct Advance {
     pub rows: Vec<(PostId, Row)>,
     /// The slugs that were claimed.
     pub slugs: Vec<(Slug, Claim)>,
+    /// Pages with an event in this run that cannot be folded; if there is a row, it stands before that.
+    pub flags: Vec<(PostId, Flag)>,
+}
+
+/// Whether a page is set aside because an event of it cannot be folded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flag {
+    /// From the event at this position on. Its row takes no event and no fill any more, except one that was
+    /// folded up to just before it.
+    Quarantined(Position),
+    /// No more.
+    Released,
+}
+
+/// A row as it was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FoundRow {
+    /// How far the partition had come, read before the row.
+    pub watermark: Option<Watermark>,
+    pub row: Option<StoredRow>,
+    /// The event for which the page is set aside. Nothing from there on is in its row.
+    pub quarantined: Option<Position>,
 }
 
 /// Rows of one partition that were folded from the log.
@@ -59,6 +81,8 @@ pub struct Fill {
     /// Where these rows are the next part of filling the whole partition: below which position it is still
     /// to be filled; zero when that was all.
     pub unfilled_below: Option<Position>,
+    /// Pages that are set aside, with their rows standing before the event that cannot be folded, or released.
+    pub flags: Vec<(PostId, Flag)>,
 }
 
 /// A new beginning for a partition whose views were lost, or cannot be trusted.
@@ -137,19 +161,13 @@ impl Views {
 
     /// The row of a post, and the watermark of its partition, which was read before it. A row of an epoch
     /// that is over is as good as none.
-    pub async fn row(
-        &self,
-        id: PostId,
-    ) -> Result<(Option<Watermark>, Option<StoredRow>), ViewsError> {
+    pub async fn row(&self, id: PostId) -> Result<FoundRow, ViewsError> {
         let mut rows = self.rows(&[id]).await?;
         rows.pop().ok_or(ViewsError::Malformed("no row for a question"))
     }
 
     /// The same for several posts, in one exchange. Their rows stay a week longer.
-    pub async fn rows(
-        &self,
-        ids: &[PostId],
-    ) -> Result<Vec<(Option<Watermark>, Option<StoredRow>)>, ViewsError> {
+    pub async fn rows(&self, ids: &[PostId]) -> Result<Vec<FoundRow>, ViewsError> {
         let mut pipe = self.ask_for_rows(ids, &ROW);
         for id in ids {
             // Not those of deleted posts, which stay for good.
@@ -160,10 +178,7 @@ impl Views {
     }
 
     /// The same without the texts of the posts, which are empty in what comes back: a list shows none.
-    pub async fn cards(
-        &self,
-        ids: &[PostId],
-    ) -> Result<Vec<(Option<Watermark>, Option<StoredRow>)>, ViewsError> {
+    pub async fn cards(&self, ids: &[PostId]) -> Result<Vec<FoundRow>, ViewsError> {
         self.answer_rows(&self.ask_for_rows(ids, &CARD)).await
     }
 
@@ -173,23 +188,25 @@ impl Views {
             let partition = self.partition_of(*id);
             pipe.hmget(self.keys.watermark(partition), &WATERMARK);
             pipe.hmget(self.keys.post(partition, *id), fields);
+            pipe.hget(self.keys.quarantined(partition), id.to_string());
         }
         pipe
     }
 
-    async fn answer_rows(
-        &self,
-        pipe: &Pipeline,
-    ) -> Result<Vec<(Option<Watermark>, Option<StoredRow>)>, ViewsError> {
+    async fn answer_rows(&self, pipe: &Pipeline) -> Result<Vec<FoundRow>, ViewsError> {
         let mut answers = self.ask(pipe).await?.into_iter();
         let mut rows = Vec::new();
-        while let (Some(mark), Some(row)) = (answers.next(), answers.next()) {
-            let mark = watermark(mark)?;
-            let row = match &mark {
+        while let (Some(mark), Some(row), Some(flag)) =
+            (answers.next(), answers.next(), answers.next())
+        {
+            let watermark = watermark(mark)?;
+            let row = match &watermark {
                 Some(mark) => stored_row(row, &mark.epoch)?,
                 None => None,
             };
-            rows.push((mark, row));
+            let flag: Option<u64> =
+                redis::from_redis_value(flag).map_err(redis::RedisError::from)?;
+            rows.push(FoundRow { watermark, row, quarantined: flag.map(Position) });
         }
         Ok(rows)
     }
@@ -272,6 +289,7 @@ impl Views {
             call.key(self.keys.watermark(advance.partition))
                 .key(self.keys.listed(advance.partition))
                 .key(self.keys.lists(advance.partition))
+                .key(self.keys.quarantined(advance.partition))
                 .arg("advance")
                 .arg(advance.incarnation)
                 .arg(&advance.epoch)
@@ -280,8 +298,11 @@ impl Views {
                 .arg(advance.to.position.0)
                 .arg(advance.to.event_id.to_string())
                 .arg("")
-                .arg(self.keys.list_prefix(advance.partition));
-            self.add_rows(&mut call, advance.partition, &advance.rows)?;
+                .arg(self.keys.list_prefix(advance.partition))
+                .arg(self.keys.announcements())
+                .arg(announcement(advance))
+                .arg(flag_lines(&advance.flags));
+            self.add_rows(&mut call, advance.partition, &advance.rows, &advance.flags)?;
             pipe.invoke_script(&call);
         }
         for advance in advances {
@@ -315,6 +336,7 @@ impl Views {
         call.key(self.keys.watermark(fill.partition))
             .key(self.keys.listed(fill.partition))
             .key(self.keys.lists(fill.partition))
+            .key(self.keys.quarantined(fill.partition))
             .arg("fill")
             .arg(fill.incarnation)
             .arg(&fill.epoch)
@@ -323,8 +345,11 @@ impl Views {
             .arg(unfilled_below.map_or_else(String::new, |position| position.to_string()))
             .arg("")
             .arg(fill.unfilled_below.map_or_else(String::new, |position| position.to_string()))
-            .arg(self.keys.list_prefix(fill.partition));
-        self.add_rows(&mut call, fill.partition, &fill.rows)?;
+            .arg(self.keys.list_prefix(fill.partition))
+            .arg(self.keys.announcements())
+            .arg(lines(fill.flags.iter().map(|(id, _)| id)))
+            .arg(flag_lines(&fill.flags));
+        self.add_rows(&mut call, fill.partition, &fill.rows, &fill.flags)?;
         pipe.invoke_script(&call);
         guarded(self.ask(&pipe).await?.pop().unwrap_or(Value::Nil))
     }
@@ -346,6 +371,7 @@ impl Views {
         call.key(self.keys.watermark(new.partition))
             .key(self.keys.listed(new.partition))
             .key(self.keys.lists(new.partition))
+            .key(self.keys.quarantined(new.partition))
             .arg(found_epoch)
             .arg(found_position)
             .arg(new.incarnation)
@@ -372,6 +398,7 @@ impl Views {
         call: &mut redis::ScriptInvocation<'_>,
         partition: Partition,
         rows: &[(PostId, Row)],
+        flags: &[(PostId, Flag)],
     ) -> Result<(), ViewsError> {
         for (id, row) in rows {
             let stored = StoredRow::try_from(row)?;
@@ -389,7 +416,11 @@ impl Views {
                     .arg(&page.content[..]),
                 None => call.arg("deleted").arg("").arg("").arg("").arg(""),
             };
-            call.arg(lists);
+            let flag = flags.iter().find(|(flagged, _)| flagged == id);
+            call.arg(lists).arg(match flag {
+                Some((_, Flag::Quarantined(position))) => position.to_string(),
+                Some((_, Flag::Released)) | None => String::new(),
+            });
         }
         Ok(())
     }
@@ -401,6 +432,29 @@ impl Views {
         }
         Ok(pipe.query_async(&mut self.connection.clone()).await?)
     }
+}
+
+/// What a move of the watermark changes: each post on a line, and behind it the slugs that it took.
+fn announcement(advance: &Advance) -> String {
+    let flagged = advance.flags.iter().map(|(id, _)| id);
+    let mut text = lines(flagged);
+    for (id, _) in &advance.rows {
+        let slugs = advance.slugs.iter().filter(|(_, claim)| claim.post_id == *id);
+        let slugs = slugs.fold(String::new(), |slugs, (slug, _)| format!("{slugs} {slug}"));
+        text += &format!("{id}{slugs}\n");
+    }
+    text
+}
+
+fn lines<'a>(ids: impl Iterator<Item = &'a PostId>) -> String {
+    ids.fold(String::new(), |lines, id| format!("{lines}{id}\n"))
+}
+
+fn flag_lines(flags: &[(PostId, Flag)]) -> String {
+    flags.iter().fold(String::new(), |lines, (id, flag)| match flag {
+        Flag::Quarantined(position) => format!("{lines}{id} {position}\n"),
+        Flag::Released => format!("{lines}{id} \n"),
+    })
 }
 
 fn read_claim(text: &str) -> Option<Claim> {

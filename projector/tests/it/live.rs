@@ -27,7 +27,8 @@ async fn a_new_slug_names_its_post() {
     let ids = blog.publish_in_all(1).await;
     blog.relay_after(head).await;
     blog.views_agree_with_the_log().await;
-    for (_, row) in blog.views.rows(&ids).await.unwrap() {
+    for found in blog.views.rows(&ids).await.unwrap() {
+        let row = found.row;
         let slug = row.unwrap().page.unwrap().slug.unwrap();
         assert!(ids.contains(&blog.views.claim_of(1, &slug).await.unwrap().unwrap().post_id));
     }

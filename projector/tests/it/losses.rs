@@ -69,9 +69,9 @@ async fn what_changed_last_is_filled_first() {
     let unfilled = blog.watermark(Partition(2)).await.unfilled_below.unwrap();
     assert!(unfilled > Position::ZERO && unfilled < blog.log.head().await.unwrap());
     for id in [old, newer[149]] {
-        assert!(blog.views.row(id).await.unwrap().1.is_some());
+        assert!(blog.views.row(id).await.unwrap().row.is_some());
     }
-    assert!(blog.views.row(oldest).await.unwrap().1.is_none());
+    assert!(blog.views.row(oldest).await.unwrap().row.is_none());
     projector.stop().await;
 }
 

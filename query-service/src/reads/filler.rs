@@ -46,6 +46,7 @@ impl Filler {
                 as_of: folded.as_of,
                 rows: vec![],
                 unfilled_below: None,
+                flags: vec![],
             });
             fill.rows.push((id, row));
         }

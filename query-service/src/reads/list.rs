@@ -66,8 +66,8 @@ impl Reads {
         let mut rows = HashMap::with_capacity(ids.len());
         let mut missing = vec![];
         let mut marks = Marks::new();
-        for (id, (mark, row)) in ids.iter().zip(answer) {
-            match (self.warm.valid(mark), row) {
+        for (id, found) in ids.iter().zip(answer) {
+            match (self.warm.valid(found.watermark), found.row) {
                 (Some(_), Some(row)) => {
                     rows.insert(*id, row);
                 }

@@ -113,12 +113,13 @@ impl Reads {
     /// A post: as Redis has it, or else as the log does.
     pub(crate) async fn post(&self, id: PostId) -> Result<Found, ReadError> {
         let answer = self.warm.answer(self.warm.views.row(id)).await;
-        let (mark, row) = answer.unwrap_or_default();
-        match (self.warm.valid(mark), row) {
+        let found = answer.unwrap_or_default();
+        match (self.warm.valid(found.watermark), found.row) {
             (Some(mark), Some(row)) => {
                 count("page", Source::Redis);
                 let position = mark.point.position;
-                let freshness = Freshness { position, source: Source::Redis, stale: false };
+                let stale = found.quarantined.is_some();
+                let freshness = Freshness { position, source: Source::Redis, stale };
                 Ok(Found { row: Some(row), incarnation: mark.incarnation, freshness })
             }
             (mark, _) => self.refold_under(id, mark).await,

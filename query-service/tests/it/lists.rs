@@ -72,7 +72,7 @@ async fn a_card_that_redis_lacks_is_folded_from_the_log_and_stored() {
     assert_eq!(slugs_of(&answer), ["third", "second", "first"]);
     eventually("the rows are stored", async || {
         let rows = blog.views.rows(&[first, second]).await.unwrap();
-        rows.iter().all(|(_, row)| row.is_some())
+        rows.iter().all(|found| found.row.is_some())
     })
     .await;
 }

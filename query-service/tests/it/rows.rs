@@ -1,5 +1,6 @@
 //! Redis is believed as far as it can be known to be right, and given what it lacks.
 
+use read_model::FoundRow;
 use serde_json::json;
 use testkit::eventually;
 
@@ -19,7 +20,7 @@ async fn a_page_that_redis_lacks_is_folded_from_the_log_and_stored() {
         blog.reader().get("/posts/writing").await.source() == "redis"
     })
     .await;
-    let (_, stored) = blog.views.row(id).await.unwrap();
+    let stored = blog.views.row(id).await.unwrap().row;
     assert_eq!(stored.unwrap().position, blog.row(id).await.position);
     let remembered = blog.views.claim_of(1, &"writing".parse().unwrap()).await.unwrap();
     assert_eq!(remembered.unwrap().post_id, id);
@@ -33,7 +34,7 @@ async fn an_empty_redis_is_no_reason_for_a_404() {
         assert_eq!(blog.reader().get("/posts/writing").await.source(), "log");
     }
     // A watermark is the projector's to set: without one, nothing vouches for a row.
-    assert_eq!(blog.views.row(id).await.unwrap(), (None, None));
+    assert_eq!(blog.views.row(id).await.unwrap(), FoundRow::default());
 }
 
 #[tokio::test]
@@ -88,7 +89,7 @@ async fn an_older_fold_never_takes_the_place_of_a_newer_row() {
         assert_eq!(blog.reader().get("/posts/writing").await.source(), "log");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    assert_eq!(blog.views.row(id).await.unwrap().1, None, "an older row was stored");
+    assert_eq!(blog.views.row(id).await.unwrap().row, None, "an older row was stored");
 
     blog.revise_title(id, "On reading").await;
     eventually("the page is stored as it is now", async || {

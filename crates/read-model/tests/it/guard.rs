@@ -1,7 +1,7 @@
 //! What the guard lets in, and what it refuses.
 
 use domain::{Claim, Partition, Point, Position};
-use read_model::{Advance, Fill, Guarded, Watermark};
+use read_model::{Advance, Fill, FoundRow, Guarded, Watermark};
 use testkit::own_redis;
 use uuid::Uuid;
 
@@ -18,7 +18,11 @@ async fn an_advance_moves_the_watermark_together_with_the_rows() {
     assert_eq!(store.watermark(P0).await, Some(standing_at(3)));
     assert_eq!(
         store.views.row(post.id).await.unwrap(),
-        (Some(standing_at(3)), Some(post.stored_at(3)))
+        FoundRow {
+            watermark: Some(standing_at(3)),
+            row: Some(post.stored_at(3)),
+            quarantined: None
+        }
     );
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use domain::{Partition, Point, PostId};
-use read_model::{Fill, Guarded, Row, Watermark};
+use read_model::{Fill, FoundRow, Guarded, Row, Watermark};
 use uuid::Uuid;
 
 use crate::support::{Post, Store, advance, at, beginning, fill};
@@ -168,7 +168,7 @@ impl<'a> Trial<'a> {
 
     /// Holds what a reader sees against the log.
     async fn look(&mut self, done: &[Step]) {
-        let (watermark, row) = self.store.views.row(self.post.id).await.unwrap();
+        let FoundRow { watermark, row, .. } = self.store.views.row(self.post.id).await.unwrap();
         assert_eq!(watermark, self.watermark(), "after {done:?}");
         if let Some(row) = &row {
             let position = row.position.0;

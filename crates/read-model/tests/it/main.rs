@@ -6,4 +6,5 @@ mod epochs;
 mod guard;
 mod interleavings;
 mod lists;
+mod quarantine;
 mod support;

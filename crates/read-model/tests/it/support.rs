@@ -22,7 +22,7 @@ pub(crate) const EPOCH: &str = "first";
 pub(crate) struct Store {
     pub(crate) views: Views,
     pub(crate) redis: MultiplexedConnection,
-    prefix: String,
+    pub(crate) prefix: String,
 }
 
 impl Store {
@@ -83,7 +83,7 @@ impl Store {
     }
 
     pub(crate) async fn row(&self, id: PostId) -> Option<StoredRow> {
-        self.views.row(id).await.unwrap().1
+        self.views.row(id).await.unwrap().row
     }
 
     /// Takes a row away, as Redis does when it runs short of memory.
@@ -227,7 +227,16 @@ pub(crate) fn advance(
     rows: Vec<(PostId, Row)>,
 ) -> Advance {
     let epoch = EPOCH.to_owned();
-    Advance { partition, incarnation: 1, epoch, from: at(from), to: at(to), rows, slugs: vec![] }
+    Advance {
+        partition,
+        incarnation: 1,
+        epoch,
+        from: at(from),
+        to: at(to),
+        rows,
+        slugs: vec![],
+        flags: vec![],
+    }
 }
 
 pub(crate) fn fill(partition: Partition, as_of: u64, rows: Vec<(PostId, Row)>) -> Fill {
@@ -238,6 +247,7 @@ pub(crate) fn fill(partition: Partition, as_of: u64, rows: Vec<(PostId, Row)>) -
         as_of: Position(as_of),
         rows,
         unfilled_below: None,
+        flags: vec![],
     }
 }
 

@@ -75,7 +75,8 @@ impl Blog {
         let expected: BTreeSet<PostId> = rows.keys().copied().collect();
         ensure!(stored == expected, "{} rows, not {}", stored.len(), expected.len());
         let ids = Vec::from_iter(expected);
-        for (id, (_, stored)) in ids.iter().zip(self.views.rows(&ids).await?) {
+        for (id, found) in ids.iter().zip(self.views.rows(&ids).await?) {
+            let stored = found.row;
             let expected = StoredRow::try_from(&rows[id])?;
             ensure!(stored.as_ref() == Some(&expected), "{stored:?} is not {expected:?}");
         }

@@ -39,7 +39,8 @@ impl Blog {
                 if with_rows { self.rows_above(partition, Position::ZERO).await } else { vec![] };
             let (incarnation, epoch) = (mark.incarnation, mark.epoch);
             let unfilled_below = Some(Position::ZERO);
-            let fill = Fill { partition, incarnation, epoch, as_of, rows, unfilled_below };
+            let fill =
+                Fill { partition, incarnation, epoch, as_of, rows, unfilled_below, flags: vec![] };
             assert_eq!(self.views.fill(&fill).await.unwrap(), Guarded::Written);
         }
     }
@@ -56,7 +57,16 @@ impl Blog {
             let mark = mark.unwrap();
             let (incarnation, epoch, from) = (mark.incarnation, mark.epoch, mark.point);
             let rows = self.rows_above(partition, from.position).await;
-            let advance = Advance { partition, incarnation, epoch, from, to, rows, slugs: vec![] };
+            let advance = Advance {
+                partition,
+                incarnation,
+                epoch,
+                from,
+                to,
+                rows,
+                slugs: vec![],
+                flags: vec![],
+            };
             assert_eq!(self.views.advance(&[advance]).await.unwrap(), [Guarded::Written]);
         }
     }
@@ -64,7 +74,7 @@ impl Blog {
     /// Moves the watermark of a post's partition and its row one event past the head of the log.
     pub(crate) async fn run_ahead(&self, id: PostId) {
         let partition = self.views.partition_of(id);
-        let mark = self.views.row(id).await.unwrap().0.unwrap();
+        let mark = self.views.row(id).await.unwrap().watermark.unwrap();
         let row = Row {
             position: Position(self.log().head().await.unwrap().0 + 1),
             ..self.row(id).await
@@ -77,6 +87,7 @@ impl Blog {
             to: Point { position: row.position, event_id: Uuid::new_v4() },
             rows: vec![(id, row)],
             slugs: vec![],
+            flags: vec![],
         };
         assert_eq!(self.views.advance(&[advance]).await.unwrap(), [Guarded::Written]);
     }
