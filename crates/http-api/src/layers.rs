@@ -9,10 +9,27 @@ use axum::http::{HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use metrics::Label;
+use service_runtime::{Metric, MetricKind};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::body::MAX_BODY_BYTES;
 use crate::{CorsArgs, Problem};
+
+/// What is counted here.
+pub const METRICS: &[Metric] = &[
+    Metric {
+        name: "http_requests_total",
+        kind: MetricKind::Counter,
+        labels: &["route", "method", "status"],
+        help: "Requests that were answered",
+    },
+    Metric {
+        name: "http_request_duration_seconds",
+        kind: MetricKind::Histogram,
+        labels: &["route", "method", "status"],
+        help: "From the head of a request to the head of its answer",
+    },
+];
 
 /// Puts the same surroundings around every route. To be called once the routes are all there.
 pub fn surround<S>(routes: Router<S>, time_limit: Duration, cors: &CorsArgs) -> Router<S>

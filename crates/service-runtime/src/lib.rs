@@ -13,6 +13,7 @@ pub mod tasks;
 pub mod telemetry;
 
 pub use health::{Check, Readiness};
+pub use metrics::{Metric, MetricKind, describe};
 pub use ops::Ops;
 pub use secret::Secret;
 pub use server::Server;

@@ -12,6 +12,41 @@ use tokio_util::sync::CancellationToken;
 const SECONDS: [f64; 15] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
+/// Upper bounds of the histograms whose names end in `_size`, which count things: powers of two.
+const SIZES: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+
+/// One of the numbers that a process tells about itself. All of a service stand in one table, and there is
+/// no other place where they are explained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: MetricKind,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricKind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// Has `/metrics` explain these. To be called before any of them is counted, since whoever keeps a handle
+/// from before that counts for nobody.
+pub fn describe(list: &[Metric]) -> anyhow::Result<()> {
+    install()?;
+    for Metric { name, kind, help, .. } in list {
+        match kind {
+            MetricKind::Counter => metrics::describe_counter!(*name, *help),
+            MetricKind::Gauge => metrics::describe_gauge!(*name, *help),
+            MetricKind::Histogram => metrics::describe_histogram!(*name, *help),
+        }
+    }
+    Ok(())
+}
+
 /// The numbers of this process. The second call gets those of the first, since tests start several
 /// services in one process.
 pub fn install() -> anyhow::Result<PrometheusHandle> {
@@ -21,6 +56,9 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
     }
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
+        .and_then(|builder| {
+            builder.set_buckets_for_metric(Matcher::Suffix("_size".to_owned()), &SIZES)
+        })
         .context("while setting the bounds of histograms")?
         .build_recorder();
     let handle = INSTALLED.get_or_init(|| {

@@ -95,11 +95,21 @@ mod tests {
         postgres.ready();
         assert_eq!(get("/health/ready").await.0, 200);
 
+        let things = crate::Metric {
+            name: "things_total",
+            kind: crate::MetricKind::Counter,
+            labels: &["kind"],
+            help: "Things that were counted",
+        };
+        crate::describe(&[things]).unwrap();
         ::metrics::counter!("things_total", "kind" => "test").increment(3);
         ::metrics::histogram!("things_seconds").record(0.02);
+        ::metrics::histogram!("things_size").record(100.0);
         let (_, numbers) = get("/metrics").await;
         assert!(numbers.contains("things_total{kind=\"test\"} 3"), "{numbers}");
+        assert!(numbers.contains("# HELP things_total Things that were counted"), "{numbers}");
         assert!(numbers.contains("things_seconds_bucket{le=\"0.025\"} 1"), "{numbers}");
+        assert!(numbers.contains("things_size_bucket{le=\"128\"} 1"), "{numbers}");
 
         stop.cancel();
         running.await.unwrap().unwrap();
