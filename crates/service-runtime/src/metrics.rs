@@ -33,6 +33,26 @@ pub enum MetricKind {
     Histogram,
 }
 
+impl Metric {
+    /// These as a table in Markdown, by name.
+    pub fn table(list: impl IntoIterator<Item = Self>) -> String {
+        let mut list = Vec::from_iter(list);
+        list.sort_unstable_by_key(|metric| metric.name);
+        let mut table =
+            "| Metric | Kind | Labels | Meaning |\n| --- | --- | --- | --- |\n".to_owned();
+        for Self { name, kind, labels, help } in list {
+            let kind = match kind {
+                MetricKind::Counter => "counter",
+                MetricKind::Gauge => "gauge",
+                MetricKind::Histogram => "histogram",
+            };
+            let labels = labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>();
+            table += &format!("| `{name}` | {kind} | {} | {help} |\n", labels.join(", "));
+        }
+        table
+    }
+}
+
 /// Has `/metrics` explain these. To be called before any of them is counted, since whoever keeps a handle
 /// from before that counts for nobody.
 pub fn describe(list: &[Metric]) -> anyhow::Result<()> {
