@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use command_service::store::{Commit, Kept, NewEvent, Writer, writer};
+use command_service::store::{Commit, Kept, NewEvent, QueueLimits, Writer, writer};
 use domain::Partitions;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
@@ -66,7 +66,7 @@ async fn compare(
 
 async fn appends_per_second(rows: Rows, seconds: u32) -> anyhow::Result<f64> {
     let (database, pool, partitions) = new_store().await?;
-    let (writer, task) = writer(database.url().parse()?, 16_384, Arc::default());
+    let (writer, task) = writer(database.url().parse()?, QueueLimits { kib: 16_384, wait: Duration::MAX }, Arc::default());
     tokio::spawn(task.run());
     let began = Instant::now();
     let end = began + Duration::from_secs(seconds.into());

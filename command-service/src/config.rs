@@ -8,6 +8,8 @@ use domain::{AuthorId, Partitions};
 use http_api::{AuthArgs, CorsArgs};
 use service_runtime::{DrainArgs, Secret, TelemetryArgs};
 
+use crate::store::QueueLimits;
+
 /// Takes commands, records events and publishes them
 #[derive(Debug, Clone, Parser)]
 #[command(name = "command-service", version)]
@@ -16,7 +18,7 @@ pub struct Config {
     #[arg(long, env = "INKSTREAM_DATABASE_URL", hide_env_values = true)]
     pub database_url: Secret,
 
-    /// How many connections to Postgres this process opens at most to load posts; three more are for
+    /// How many connections to Postgres this process opens at most to load posts; four more are for
     /// recording and publishing
     #[arg(
         long,
@@ -96,6 +98,27 @@ pub struct Config {
     )]
     pub queue_kib: u32,
 
+    /// How many milliseconds a commit may have to wait for Postgres, reckoned by what waits already, before
+    /// further ones are turned away
+    #[arg(
+        long,
+        env = "INKSTREAM_QUEUE_MS",
+        default_value_t = 1000,
+        value_parser = clap::value_parser!(u64).range(10..=60_000),
+    )]
+    pub queue_ms: u64,
+
+    /// How many KiB of requests may be in hand, bodies of 1 MiB or many small ones, before further ones are
+    /// turned away unread
+    #[arg(
+        long,
+        env = "INKSTREAM_REQUESTS_KIB",
+        default_value_t = 131_072,
+        // One request may have a body of 1 MiB.
+        value_parser = clap::value_parser!(u32).range(2048..),
+    )]
+    pub requests_kib: u32,
+
     /// How many KiB of memory are for aggregates used lately, which then need no reading
     #[arg(long, env = "INKSTREAM_RECENT_KIB", default_value_t = 32_768)]
     pub recent_kib: u32,
@@ -132,6 +155,10 @@ pub struct Config {
 impl Config {
     pub fn request_limit(&self) -> Duration {
         Duration::from_secs(self.request_seconds)
+    }
+
+    pub fn queue_limits(&self) -> QueueLimits {
+        QueueLimits { kib: self.queue_kib, wait: Duration::from_millis(self.queue_ms) }
     }
 
     pub fn lease(&self) -> Duration {
@@ -266,6 +293,8 @@ mod tests {
             "--public-url=https://",
             "--cors-origins=blog.example.org",
             "--queue-kib=1",
+            "--queue-ms=0",
+            "--requests-kib=1",
             "--database-connections=0",
             "--drain-seconds=0",
             "--log-format=xml",

@@ -125,6 +125,26 @@ struct Attempts {
     delays: ExponentialBackoff,
 }
 
+/// What became of a command, in the numbers of this process.
+pub(crate) fn outcome_name(answered: &Result<Answered, ExecuteError>) -> &'static str {
+    match answered {
+        Ok(Answered { replayed: true, .. }) => "replayed",
+        Ok(Answered { outcome: Outcome::Done { .. }, .. }) => "done",
+        Ok(Answered { outcome: Outcome::Refused(refusal), .. }) => match refusal {
+            Refusal::NotFound => "not_found",
+            Refusal::Deleted => "gone",
+            Refusal::NotTheAuthor => "forbidden",
+            Refusal::VersionMismatch => "version_mismatch",
+            Refusal::SlugTaken => "slug_taken",
+        },
+        Err(ExecuteError::Conflict) => "conflict",
+        Err(ExecuteError::KeyReused) => "key_reused",
+        Err(ExecuteError::Overloaded) => "overloaded",
+        Err(ExecuteError::Unavailable(_)) => "unavailable",
+        Err(ExecuteError::Internal(_)) => "internal",
+    }
+}
+
 impl Posts {
     pub fn new(store: Store<Post>, recent: Recent) -> Self {
         Self { store, recent: Arc::new(recent) }
@@ -156,7 +176,11 @@ impl Posts {
             // A refusal, and what has nothing to record, is confirmed at its version: memory may be behind.
             let kept = order.key.as_ref().map(|key| key.keep(&decision.outcome)).transpose();
             let kept = kept.map_err(|error| ExecuteError::Internal(error.into()))?;
-            match self.append(&order, &attempts.id, version, &decision.events, kept).await? {
+            let judged = self.append(&order, &attempts.id, version, &decision.events, kept).await?;
+            if decision.events.is_empty() {
+                count_confirmation(&judged);
+            }
+            match judged {
                 Judged::Recorded { version, position } => {
                     if !refused {
                         self.recent.put(order.post_id, Versioned { post: decision.post, version });
@@ -172,11 +196,14 @@ impl Posts {
                     return replay(&order, version, position, &request_hash, &answer);
                 }
                 Judged::Conflict { .. } => {
+                    metrics::counter!("command_retries_total", "reason" => "conflict").increment(1);
                     self.recent.forget(order.post_id);
                     let delay = attempts.delays.next().ok_or(ExecuteError::Conflict)?;
                     tokio::time::sleep(delay).await;
                 }
                 Judged::SlugTaken => {
+                    metrics::counter!("command_retries_total", "reason" => "slug_taken")
+                        .increment(1);
                     attempts.choice = SlugChoice::FromTitleAndId;
                     attempts.taken = claimed_slug(&decision.events).cloned();
                 }
@@ -188,7 +215,10 @@ impl Posts {
         if order.stream == Stream::New {
             return Ok(Ground { versioned: Versioned::default(), from_memory: false });
         }
-        if let Some(versioned) = self.recent.get(order.post_id) {
+        let recent = self.recent.get(order.post_id);
+        let outcome = if recent.is_some() { "hit" } else { "miss" };
+        metrics::counter!("recent_reads_total", "outcome" => outcome).increment(1);
+        if let Some(versioned) = recent {
             return Ok(Ground { versioned, from_memory: true });
         }
         let loaded = self.store.load(id).await.map_err(|error| match error {
@@ -214,6 +244,15 @@ impl Posts {
             AppendError::Rejected(_) => ExecuteError::Internal(error.into()),
         })
     }
+}
+
+fn count_confirmation(judged: &Judged) {
+    let outcome = match judged {
+        Judged::Recorded { .. } => "confirmed",
+        Judged::Conflict { .. } => "stale",
+        Judged::Done { .. } | Judged::SlugTaken => return,
+    };
+    metrics::counter!("command_confirmations_total", "outcome" => outcome).increment(1);
 }
 
 impl Attempts {

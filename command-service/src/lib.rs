@@ -9,6 +9,8 @@ mod answer;
 mod caller;
 pub mod execute;
 mod expiry;
+mod in_hand;
+pub mod metrics;
 mod openapi;
 mod postgres;
 mod posts;
@@ -34,9 +36,11 @@ use service_runtime::{DrainArgs, Ops, Readiness, Server, Tasks};
 use tokio::sync::Notify;
 
 pub use config::Config;
+pub use metrics::METRICS;
 
 use execute::Posts;
 use expiry::Expiry;
+use in_hand::InHand;
 use postgres::Watch;
 use relay::{Relay, RelaySettings, Topic};
 use service::Service;
@@ -65,6 +69,8 @@ pub struct App {
 impl App {
     /// Connects to what it needs and binds its ports.
     pub async fn build(config: Config) -> anyhow::Result<Self> {
+        service_runtime::describe(METRICS)?;
+        service_runtime::describe(http_api::layers::METRICS)?;
         let readiness = Readiness::new();
         let verifier = TokenVerifier::new(&config.auth)?;
         // Connections of their own, so that neither loading nor publishing ever keeps a commit waiting.
@@ -76,8 +82,11 @@ impl App {
         let incarnation = Arc::new(AtomicU32::new(store.incarnation));
 
         let recorded = Arc::new(Notify::new());
-        let (commits, writer) =
-            store::writer(postgres::address(&config)?, config.queue_kib, Arc::clone(&recorded));
+        let (commits, writer) = store::writer(
+            postgres::address(&config)?,
+            config.queue_limits(),
+            Arc::clone(&recorded),
+        );
         let streams = Store::new(loads.clone(), commits, partitions);
         let relay_log = EventLog::new(cursor.clone(), partitions);
         let settings = relay_settings(&config, store);
@@ -99,7 +108,8 @@ impl App {
         };
         // For the body to arrive, for the command, and for the views.
         let request_limit = 2 * config.request_limit() + waiting::MAX_WAIT;
-        let routes = routes::routes(service, request_limit, &config.cors);
+        let in_hand = InHand::new(config.requests_kib);
+        let routes = routes::routes(service, in_hand, request_limit, &config.cors);
         let requests_end_within = config.drain.limit_for_requests();
         let http = Server::bind(config.http_address, routes, requests_end_within)
             .await
@@ -108,8 +118,7 @@ impl App {
 
         let keep = Duration::from_secs(u64::from(config.key_hours) * 3600);
         let expiry = Expiry { pool: loads.clone(), keep };
-        let log = EventLog::new(loads, partitions);
-        let watch = Watch { log, incarnation, postgres: readiness.check("postgres") };
+        let watch = Watch { pool: loads, incarnation, postgres: readiness.check("postgres") };
         let drain = config.drain;
         Ok(Self { http, writer, relay, watermarks, watch, expiry, ops, readiness, drain })
     }
@@ -150,5 +159,6 @@ fn relay_settings(config: &Config, store: event_log::Store) -> RelaySettings {
         },
         holder: format!("{}, process {}", config.http_address, std::process::id()),
         lease: config.lease(),
+        look: relay::LOOK,
     }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use event_log::{EventLog, PoolSettings};
+use anyhow::Context as _;
+use event_log::PoolSettings;
 use service_runtime::Check;
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
@@ -14,6 +15,8 @@ use crate::Config;
 
 /// What Postgres calls us.
 const NAME: &str = "command-service";
+/// No look at the store takes longer.
+const TIME_LIMIT: Duration = Duration::from_secs(10);
 
 pub(crate) fn address(config: &Config) -> anyhow::Result<PgConnectOptions> {
     event_log::address(config.database_url.reveal(), NAME)
@@ -33,7 +36,7 @@ pub(crate) fn pool(
 /// Asks Postgres once a second whether it is there, and in which life the store is.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    pub(crate) log: EventLog,
+    pub(crate) pool: PgPool,
     pub(crate) incarnation: Arc<AtomicU32>,
     pub(crate) postgres: Check,
 }
@@ -52,8 +55,18 @@ impl Watch {
     }
 
     async fn look(&self) -> anyhow::Result<()> {
-        metrics::gauge!("log_head").set(self.log.head().await?.0 as f64);
-        self.incarnation.store(self.log.incarnation().await?, Ordering::Relaxed);
+        let standing = sqlx::query_as(
+            "SELECT store.incarnation, relay.cursor, (SELECT coalesce(max(position), 0) FROM events)
+             FROM store, relay",
+        )
+        .fetch_one(&self.pool);
+        let (incarnation, cursor, head): (i32, i64, i64) =
+            tokio::time::timeout(TIME_LIMIT, standing).await.context("took too long")??;
+        self.incarnation.store(incarnation.unsigned_abs(), Ordering::Relaxed);
+        // Told by every process, for it matters most when none of them is carrying anything.
+        metrics::gauge!("log_head").set(head as f64);
+        metrics::gauge!("relay_cursor").set(cursor as f64);
+        metrics::gauge!("relay_lag_events").set((head - cursor) as f64);
         Ok(())
     }
 }

@@ -43,7 +43,7 @@ pub(crate) async fn revise(
     let Revision { changes, slug } = body.check()?;
     let by = caller.author_id();
     let revise = PostCommand::Revise { by, changes, slug };
-    change(&service, &caller, id, revise).await
+    change("revise", &service, &caller, id, revise).await
 }
 
 /// `POST /posts/{id}/publish`
@@ -54,7 +54,7 @@ pub(crate) async fn publish(
     PathId(id): PathId<PostId>,
 ) -> Result<Response, Problem> {
     let publish = |slug| vec![PostCommand::Publish { by: caller.author_id(), post_id: id, slug }];
-    service.execute(&caller, id, Stream::Existing, publish).await
+    service.execute("publish", &caller, id, Stream::Existing, publish).await
 }
 
 /// `POST /posts/{id}/unpublish`
@@ -65,7 +65,7 @@ pub(crate) async fn unpublish(
     PathId(id): PathId<PostId>,
 ) -> Result<Response, Problem> {
     let unpublish = PostCommand::Unpublish { by: caller.author_id() };
-    change(&service, &caller, id, unpublish).await
+    change("unpublish", &service, &caller, id, unpublish).await
 }
 
 /// `DELETE /posts/{id}`
@@ -76,7 +76,7 @@ pub(crate) async fn delete(
     PathId(id): PathId<PostId>,
 ) -> Result<Response, Problem> {
     let delete = PostCommand::Delete { by: caller.author_id() };
-    change(&service, &caller, id, delete).await
+    change("delete", &service, &caller, id, delete).await
 }
 
 async fn write(service: &Service, caller: &Caller, draft: Draft) -> Result<Response, Problem> {
@@ -88,15 +88,16 @@ async fn write(service: &Service, caller: &Caller, draft: Draft) -> Result<Respo
         let shown = PostCommand::Publish { by: caller.author_id(), post_id: id, slug: choice };
         [Some(written), publish.then_some(shown)].into_iter().flatten().collect()
     };
-    service.execute(caller, id, Stream::New, commands).await
+    service.execute("create", caller, id, Stream::New, commands).await
 }
 
 /// Carries out a command that does not depend on which slugs are taken.
 async fn change(
+    name: &'static str,
     service: &Service,
     caller: &Caller,
     id: PostId,
     command: PostCommand,
 ) -> Result<Response, Problem> {
-    service.execute(caller, id, Stream::Existing, |_| vec![command.clone()]).await
+    service.execute(name, caller, id, Stream::Existing, |_| vec![command.clone()]).await
 }

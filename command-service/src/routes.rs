@@ -3,15 +3,21 @@
 use std::time::Duration;
 
 use axum::Router;
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{patch, post};
 use http_api::{CorsArgs, layers};
 
+use crate::in_hand::{InHand, admit};
 use crate::preconditions::hash_request;
 use crate::service::Service;
 use crate::{openapi, posts};
 
-pub(crate) fn routes(service: Service, request_limit: Duration, cors: &CorsArgs) -> Router {
+pub(crate) fn routes(
+    service: Service,
+    in_hand: InHand,
+    request_limit: Duration,
+    cors: &CorsArgs,
+) -> Router {
     let routes = Router::new()
         .route("/posts", post(posts::create))
         .route("/posts/{id}", patch(posts::revise).delete(posts::delete))
@@ -19,6 +25,8 @@ pub(crate) fn routes(service: Service, request_limit: Duration, cors: &CorsArgs)
         .route("/posts/{id}/unpublish", post(posts::unpublish))
         .route("/post", post(posts::create_article))
         .layer(from_fn(hash_request))
+        // Outside of whatever reads a body.
+        .layer(from_fn_with_state(in_hand, admit))
         .merge(http_api::openapi::serve(openapi::document()));
     layers::surround(routes, request_limit, cors).with_state(service)
 }

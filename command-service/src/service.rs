@@ -13,7 +13,7 @@ use domain::{Partitions, Position, PostId};
 use http_api::{ConsistencyToken, Problem, TokenVerifier};
 
 use crate::caller::Caller;
-use crate::execute::{ExecuteError, Order, Posts, Stream};
+use crate::execute::{ExecuteError, Order, Posts, Stream, outcome_name};
 use crate::waiting::Waiting;
 
 /// Shared by all requests. Clones are cheap.
@@ -40,9 +40,10 @@ impl FromRef<Service> for TokenVerifier {
 }
 
 impl Service {
-    /// Carries out what a caller asks of one post, and answers.
+    /// Carries out what a caller asks of one post, and answers. The command is counted by its name.
     pub(crate) async fn execute(
         &self,
+        name: &'static str,
         caller: &Caller,
         post_id: PostId,
         stream: Stream,
@@ -59,8 +60,10 @@ impl Service {
         };
         let answered = tokio::time::timeout(self.command_limit, self.posts.execute(order)).await;
         let late = |_| ExecuteError::Unavailable(anyhow::anyhow!("it took too long"));
-        let answered = answered.map_err(late)??;
-        Ok(self.answer(caller, &answered).await)
+        let answered = answered.map_err(late).flatten();
+        let outcome = outcome_name(&answered);
+        metrics::counter!("commands_total", "command" => name, "outcome" => outcome).increment(1);
+        Ok(self.answer(caller, &answered?).await)
     }
 
     pub(crate) fn hand_out_token(

@@ -6,10 +6,12 @@
 
 mod lease;
 mod publisher;
+mod word;
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use domain::{Message, Partition, Point, Position, RawEvent, Recorded};
@@ -19,6 +21,7 @@ use futures::stream::{FuturesOrdered, StreamExt};
 use rdkafka::producer::DeliveryFuture;
 use sqlx::PgPool;
 use tokio::sync::Notify;
+use tokio::time::Interval;
 use tokio_util::sync::CancellationToken;
 
 use self::lease::{Held, Lease};
@@ -29,8 +32,10 @@ pub use self::publisher::{Topic, WrongPartitions};
 const PAGE: u32 = 1000;
 /// How many events may be on their way to Kafka.
 const MAX_IN_FLIGHT: usize = 5000;
-/// How often the cursor is saved, and what another process has written is looked for.
-const TICK: Duration = Duration::from_millis(100);
+/// How often the cursor is saved.
+const SAVE: Duration = Duration::from_millis(100);
+/// How often a relay looks by itself for what another process has recorded, should no word of it arrive.
+pub const LOOK: Duration = Duration::from_millis(100);
 /// After so long without an acknowledgement, a new producer begins from the cursor.
 const MAX_SILENCE: Duration = Duration::from_secs(15);
 
@@ -39,8 +44,8 @@ const MAX_SILENCE: Duration = Duration::from_secs(15);
 pub struct Relay {
     log: EventLog,
     lease: Lease,
-    lease_duration: Duration,
-    topic: Topic,
+    settings: RelaySettings,
+    pool: PgPool,
     recorded: Arc<Notify>,
 }
 
@@ -51,6 +56,8 @@ pub struct RelaySettings {
     /// Who we are, for people who look at the lease.
     pub holder: String,
     pub lease: Duration,
+    /// [`LOOK`], unless a test wants to know who told it.
+    pub look: Duration,
 }
 
 /// One life as the active relay: what has been read, what is on its way, what has arrived.
@@ -72,23 +79,25 @@ struct Course {
     more: bool,
     heard: Instant,
     saved: Instant,
+    published: metrics::Counter,
+    delay: metrics::Histogram,
 }
 
-/// Becomes the position of an event once Kafka has it.
-type Delivery = BoxFuture<'static, anyhow::Result<Position>>;
+/// Becomes an event's position, and the time of its recording, once Kafka has it.
+type Delivery = BoxFuture<'static, anyhow::Result<Delivered>>;
+type Delivered = (Position, SystemTime);
 
 impl Relay {
-    /// `recorded` is rung when this process has recorded something; `pool` carries the moves of the cursor.
+    /// `recorded` is rung when this process has recorded something; `pool` carries the moves of the cursor, and
+    /// word from process to process.
     pub fn new(
         log: EventLog,
         pool: PgPool,
         recorded: Arc<Notify>,
         settings: RelaySettings,
     ) -> Self {
-        let RelaySettings { topic, holder, lease } = settings;
-        let lease_duration = lease;
-        let lease = Lease::new(pool, holder, lease);
-        Self { log, lease, lease_duration, topic, recorded }
+        let lease = Lease::new(pool.clone(), settings.holder.clone(), settings.lease);
+        Self { log, lease, settings, pool, recorded }
     }
 
     /// Stands by until it gets the lease, then carries events until `stop` or until it loses it.
@@ -104,13 +113,24 @@ impl Relay {
                     tracing::warn!(error, "The relay begins anew: {error}");
                 }
             }
-            let pause = self.lease_duration / 6;
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = tokio::time::sleep(pause) => {}
-            }
+            self.stand_by(&stop).await;
         }
         Ok(())
+    }
+
+    /// Until it is time to ask for the lease again, tells who holds it what this process records.
+    async fn stand_by(&self, stop: &CancellationToken) {
+        let mut over = pin!(tokio::time::sleep(self.settings.lease / 6));
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = &mut over => return,
+                () = self.recorded.notified() => {}
+            }
+            // Not one of the branches, lest it be given up half-way and the word lost.
+            word::send(&self.pool).await;
+            tokio::time::sleep(word::PAUSE).await;
+        }
     }
 
     async fn turn(
@@ -119,13 +139,16 @@ impl Relay {
         stop: &CancellationToken,
     ) -> anyhow::Result<()> {
         if !*topic_is_right {
-            self.topic.ensure().await?;
+            self.settings.topic.ensure().await?;
             *topic_is_right = true;
         }
         if let Some(held) = self.lease.take().await.context("taking the lease")? {
             tracing::info!(cursor = %held.cursor, "Carrying the log to Kafka from position {}", held.cursor);
             metrics::gauge!("relay_active").set(1.0);
-            let carried = self.carry(held, stop).await;
+            let carried = tokio::select! {
+                carried = self.carry(held, stop) => carried,
+                never = word::listen(&self.pool, &self.recorded) => match never {},
+            };
             metrics::gauge!("relay_active").set(0.0);
             carried?;
         }
@@ -142,7 +165,7 @@ impl Relay {
             );
         }
         let mut course = Course {
-            publisher: Publisher::new(&self.topic)?,
+            publisher: Publisher::new(&self.settings.topic)?,
             incarnation: self.log.incarnation().await?,
             sent: self.log.points_at(held.cursor).await?,
             read: held.cursor,
@@ -154,9 +177,11 @@ impl Relay {
             more: true,
             heard: Instant::now(),
             saved: Instant::now(),
+            published: metrics::counter!("relay_published_total"),
+            delay: metrics::histogram!("relay_delay_seconds"),
         };
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut save = every(SAVE);
+        let mut look = every(self.settings.look);
         loop {
             let room = course.in_flight.len() < MAX_IN_FLIGHT && !course.full;
             tokio::select! {
@@ -165,15 +190,15 @@ impl Relay {
                 Some(delivered) = course.in_flight.next() => {
                     course.delivered(delivered?);
                     // Under load the tick saves it. A single event need not wait for that.
-                    if course.in_flight.is_empty() && course.saved.elapsed() >= TICK {
+                    if course.in_flight.is_empty() && course.saved.elapsed() >= SAVE {
                         self.save(&mut course).await?;
                     }
                 }
-                _ = tick.tick() => {
+                _ = save.tick() => {
                     self.save(&mut course).await?;
                     course.check_silence()?;
-                    course.more = true;
                 }
+                _ = look.tick() => course.more = true,
                 () = self.recorded.notified(), if !course.more => course.more = true,
                 () = std::future::ready(()), if course.more && room => self.send_page(&mut course).await?,
             }
@@ -186,7 +211,6 @@ impl Relay {
             bail!("another process has taken the lease");
         }
         course.saved = Instant::now();
-        metrics::gauge!("relay_cursor").set(course.acknowledged.0 as f64);
         Ok(())
     }
 
@@ -203,6 +227,7 @@ impl Relay {
             let slot = usize::from(partition.0);
             let previous = *course.sent.get(slot).context("an event of no partition of ours")?;
             let (point, incarnation) = (event.point(), course.incarnation);
+            let recorded_at = event.recorded_at.into();
             let message = Message { incarnation, previous, event };
             let Some(delivery) = course.publisher.send(partition, &message)? else {
                 course.unsent.push_front((partition, message.event));
@@ -214,8 +239,7 @@ impl Relay {
             }
             course.sent[slot] = point;
             course.read = point.position;
-            course.in_flight.push_back(acknowledgement(delivery, point.position));
-            metrics::counter!("relay_published_total").increment(1);
+            course.in_flight.push_back(acknowledgement(delivery, (point.position, recorded_at)));
         }
         Ok(())
     }
@@ -223,7 +247,7 @@ impl Relay {
     /// Waits a moment for what is on its way, and gives the lease back.
     async fn finish(&self, mut course: Course) -> anyhow::Result<()> {
         let rest = async {
-            while let Some(Ok(position)) = course.in_flight.next().await {
+            while let Some(Ok((position, _))) = course.in_flight.next().await {
                 course.acknowledged = position;
             }
         };
@@ -234,7 +258,10 @@ impl Relay {
 }
 
 impl Course {
-    fn delivered(&mut self, position: Position) {
+    fn delivered(&mut self, (position, recorded_at): Delivered) {
+        // The clocks of two machines may differ by more than that.
+        self.delay.record(recorded_at.elapsed().unwrap_or_default());
+        self.published.increment(1);
         self.acknowledged = position;
         self.heard = Instant::now();
         self.full = false;
@@ -249,10 +276,16 @@ impl Course {
     }
 }
 
-fn acknowledgement(delivery: DeliveryFuture, position: Position) -> Delivery {
+fn every(period: Duration) -> Interval {
+    let mut every = tokio::time::interval(period);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    every
+}
+
+fn acknowledgement(delivery: DeliveryFuture, event: Delivered) -> Delivery {
     Box::pin(async move {
         match delivery.await.context("the producer is gone")? {
-            Ok(_) => Ok(position),
+            Ok(_) => Ok(event),
             Err((error, _)) => Err(error).context("a message was not delivered"),
         }
     })

@@ -4,6 +4,7 @@
 
 mod append;
 mod recent;
+mod room;
 mod writer;
 
 use std::collections::HashMap;
@@ -22,6 +23,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 pub use recent::{Recent, Versioned};
+pub use room::QueueLimits;
 pub use writer::{AppendError, Commit, Judged, Kept, NewEvent, Writer, WriterTask, writer};
 
 /// No stream takes longer to load; one that would is given up, and its caller told so.

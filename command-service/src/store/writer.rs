@@ -12,14 +12,15 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use domain::{AuthorId, Position, Slug};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::append;
+use super::room::{QueueLimits, Room, Taken};
 
 /// How many commits one call takes at most.
-const MAX_COMMITS: usize = 256;
+pub(super) const MAX_COMMITS: usize = 256;
 /// How many bytes one call takes at most, unless a single commit is larger.
-const MAX_BYTES: usize = 1024 * 1024;
+pub(super) const MAX_BYTES: usize = 1024 * 1024;
 /// After this long a call counts as lost, and the batch is sent again.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 
@@ -89,6 +90,7 @@ pub enum Judged {
 /// Why a commit was not judged.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
+    /// Nothing was sent, and there was no time to be lost.
     #[error("too many commits are waiting")]
     Overloaded,
     #[error("the writer has stopped")]
@@ -111,15 +113,15 @@ struct Waiting {
     bytes: usize,
     since: Instant,
     answer: oneshot::Sender<Answer>,
-    /// The room it takes in the queue, given back once it is answered.
-    _room: OwnedSemaphorePermit,
+    /// Given back once it is answered.
+    _room: Taken,
 }
 
 /// Where commits are handed in. When all of these are gone the writer ends, after the last commit.
 #[derive(Debug, Clone)]
 pub struct Writer {
     queue: mpsc::UnboundedSender<Waiting>,
-    room: Arc<Semaphore>,
+    room: Arc<Room>,
 }
 
 /// The task behind the queue.
@@ -130,21 +132,34 @@ pub struct WriterTask {
     /// state it is in.
     connection: Option<PgConnection>,
     queue: mpsc::UnboundedReceiver<Waiting>,
+    room: Arc<Room>,
     recorded: Arc<Notify>,
+    numbers: Numbers,
 }
 
-/// A writer whose queue holds so many KiB; it rings `recorded` after every batch that recorded something.
+/// What is counted for every commit or call.
+#[derive(Debug)]
+struct Numbers {
+    batch_size: metrics::Histogram,
+    wait: metrics::Histogram,
+    call: metrics::Histogram,
+}
+
+/// A writer whose queue has these limits; it rings `recorded` after every batch that recorded something.
 pub fn writer(
     address: PgConnectOptions,
-    queue_kib: u32,
+    limits: QueueLimits,
     recorded: Arc<Notify>,
 ) -> (Writer, WriterTask) {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    let room = Arc::new(Semaphore::new(queue_kib as usize));
-    (
-        Writer { queue: sender, room },
-        WriterTask { address, connection: None, queue: receiver, recorded },
-    )
+    let (sender, queue) = mpsc::unbounded_channel();
+    let room = Room::new(limits);
+    let numbers = Numbers {
+        batch_size: metrics::histogram!("append_batch_size"),
+        wait: metrics::histogram!("append_wait_seconds"),
+        call: metrics::histogram!("append_call_seconds"),
+    };
+    let writer = Writer { queue: sender, room: Arc::clone(&room) };
+    (writer, WriterTask { address, connection: None, queue, room, recorded, numbers })
 }
 
 impl Writer {
@@ -152,10 +167,7 @@ impl Writer {
     /// has been sent to Postgres already: then it is judged all the same.
     pub async fn append(&self, commit: Commit) -> Answer {
         let bytes = commit.bytes();
-        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.room)
-            .try_acquire_many_owned(kib)
-            .map_err(|_| AppendError::Overloaded)?;
+        let room = self.room.take(bytes)?;
         let (answer, judged) = oneshot::channel();
         let waiting = Waiting { commit, bytes, since: Instant::now(), answer, _room: room };
         self.queue.send(waiting).map_err(|_| AppendError::Stopped)?;
@@ -181,6 +193,9 @@ impl WriterTask {
             waiting.retain(|waiting| !waiting.answer.is_closed());
             let batch = take_batch(&mut waiting);
             if !batch.is_empty() {
+                for waiting in &batch {
+                    self.numbers.wait.record(waiting.since.elapsed());
+                }
                 let taken = self.record(batch).await;
                 refuse_taken(&mut waiting, &taken);
             }
@@ -196,7 +211,10 @@ impl WriterTask {
     ///
     /// Returns the slugs that have an owner for good now.
     async fn record(&mut self, mut batch: Vec<Waiting>) -> HashSet<Slug> {
-        match self.judge(&batch).await {
+        self.room.call_begins();
+        let judged = self.judge(&batch).await;
+        self.numbers.call.record(self.room.call_ends());
+        match judged {
             Ok(judgements) => self.answer(batch, judgements),
             Err(error) if batch.len() == 1 => {
                 tracing::error!(error = %error, "Postgres refused a commit: {error}");
@@ -226,13 +244,11 @@ impl WriterTask {
             .with_jitter()
             .without_max_times()
             .build();
-        let began = Instant::now();
         let mut sent_before = false;
         loop {
             let why = match tokio::time::timeout(CALL_LIMIT, self.call(&commits)).await {
                 Ok(Ok(judgements)) => {
-                    metrics::histogram!("append_batch_commits").record(commits.len() as f64);
-                    metrics::histogram!("append_seconds").record(began.elapsed().as_secs_f64());
+                    self.numbers.batch_size.record(commits.len() as f64);
                     return Ok(judgements);
                 }
                 Ok(Err(CallError::Sql(error))) if append::is_final(&error, !sent_before) => {
@@ -242,6 +258,7 @@ impl WriterTask {
                 Err(_) => "no answer in time".to_owned(),
             };
             sent_before = true;
+            metrics::counter!("append_resent_total").increment(1);
             tracing::warn!(why, "What became of a batch is not known, it is sent again: {why}");
             tokio::time::sleep(delays.next().unwrap_or(Duration::from_secs(1))).await;
         }
@@ -267,8 +284,6 @@ impl WriterTask {
             }
             recorded |=
                 matches!(judged, Judged::Recorded { .. }) && !waiting.commit.events.is_empty();
-            metrics::histogram!("append_wait_seconds")
-                .record(waiting.since.elapsed().as_secs_f64());
             // Nobody waits for it any more if sending fails.
             let _ = waiting.answer.send(Ok(judged));
         }
@@ -397,7 +412,8 @@ mod tests {
             metadata: String::new(),
             kept: None,
         };
-        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let limits = QueueLimits { kib: 4096, wait: Duration::MAX };
+        let room = Room::new(limits).take(1).unwrap();
         let (bytes, answer) = (commit.bytes(), oneshot::channel().0);
         Waiting { commit, bytes, since: Instant::now(), answer, _room: room }
     }

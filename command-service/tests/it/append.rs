@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use command_service::store::{AppendError, Commit, Judged, NewEvent, Store, Writer, writer};
+use command_service::store::{
+    AppendError, Commit, Judged, NewEvent, QueueLimits, Store, Writer, writer,
+};
 use cqrs_es::{AggregateError, CqrsFramework};
 use domain::post::{Author, Post, PostCommand, PostContent, PostError, Summary};
 use domain::{AuthorId, Partitions, Position, Slug};
@@ -266,7 +268,7 @@ async fn the_time_of_events_never_goes_back() {
 #[tokio::test]
 async fn commits_that_find_no_room_are_told_at_once() {
     let database = new_database().await;
-    let (writer, task) = writer(database.url().parse().unwrap(), 4, Arc::default());
+    let (writer, task) = writer(database.url().parse().unwrap(), limits(4), Arc::default());
     tokio::spawn(task.run());
     let mut held = hold_the_lock(&database).await;
     let waiting: Vec<_> = (0..4)
@@ -348,9 +350,13 @@ async fn waiting_for_the_lock(connection: &mut PgConnection) -> i64 {
 }
 
 async fn start_writer(database: &TestDatabase) -> Writer {
-    let (writer, task) = writer(database.url().parse().unwrap(), 16_384, Arc::default());
+    let (writer, task) = writer(database.url().parse().unwrap(), limits(16_384), Arc::default());
     tokio::spawn(task.run());
     writer
+}
+
+fn limits(kib: u32) -> QueueLimits {
+    QueueLimits { kib, wait: Duration::MAX }
 }
 
 async fn log(connection: &mut PgConnection) -> Vec<(i64, String, i64)> {

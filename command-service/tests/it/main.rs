@@ -7,6 +7,8 @@ mod support;
 mod append;
 mod http;
 mod openapi;
+mod overload;
 mod relay;
 mod repeating;
 mod upcasting;
+mod words;

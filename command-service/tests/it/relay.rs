@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use command_service::config::Command;
 use command_service::incarnation;
-use command_service::relay::{Relay, RelaySettings, Topic, WrongPartitions};
-use command_service::store::{Commit, NewEvent, Writer, writer};
+use command_service::relay::{LOOK, Relay, RelaySettings, Topic, WrongPartitions};
+use command_service::store::{Commit, NewEvent, QueueLimits, Writer, writer};
 use domain::{Message, Partitions, Point};
 use event_log::EventLog;
 use futures::StreamExt;
@@ -168,20 +168,20 @@ async fn the_longest_event_there_can_be_is_carried() {
 }
 
 /// A store, and what it takes to record in it.
-struct Store {
+pub(crate) struct Store {
     writer: Writer,
-    database: TestDatabase,
-    pool: PgPool,
+    pub(crate) database: TestDatabase,
+    pub(crate) pool: PgPool,
     recorded: Arc<Notify>,
 }
 
-struct Running {
+pub(crate) struct Running {
     running: JoinHandle<anyhow::Result<()>>,
     stop: CancellationToken,
 }
 
 impl Running {
-    async fn stop(self) -> anyhow::Result<()> {
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
         self.stop.cancel();
         self.running.await.unwrap()
     }
@@ -193,16 +193,29 @@ impl Running {
 }
 
 impl Store {
-    async fn new() -> Self {
-        let database = new_database().await;
+    pub(crate) async fn new() -> Self {
+        Self::of(new_database().await).await
+    }
+
+    /// As another process has it.
+    pub(crate) async fn of(database: TestDatabase) -> Self {
         let pool = PgPool::connect(database.url()).await.unwrap();
         let recorded = Arc::default();
-        let (writer, task) = writer(database.url().parse().unwrap(), 16_384, Arc::clone(&recorded));
+        let (writer, task) = writer(
+            database.url().parse().unwrap(),
+            QueueLimits { kib: 16_384, wait: Duration::MAX },
+            Arc::clone(&recorded),
+        );
         tokio::spawn(task.run());
         Self { writer, database, pool, recorded }
     }
 
     fn relay(&self, topic: &str, brokers: &str) -> Running {
+        self.relay_that_looks(LOOK, topic, brokers)
+    }
+
+    /// A relay that looks by itself only so often.
+    pub(crate) fn relay_that_looks(&self, look: Duration, topic: &str, brokers: &str) -> Running {
         let log = EventLog::new(self.pool.clone(), Partitions::new(PARTITIONS).unwrap());
         let settings = RelaySettings {
             topic: Topic {
@@ -213,6 +226,7 @@ impl Store {
             },
             holder: "a test".to_owned(),
             lease: Duration::from_secs(1),
+            look,
         };
         let relay = Relay::new(log, self.pool.clone(), Arc::clone(&self.recorded), settings);
         let stop = CancellationToken::new();
@@ -220,7 +234,7 @@ impl Store {
     }
 
     /// Records one event in each of these streams.
-    async fn record(&self, streams: std::ops::Range<usize>) {
+    pub(crate) async fn record(&self, streams: std::ops::Range<usize>) {
         for number in streams {
             self.record_payload(&format!("stream-{number}"), r#"{"deleted":{}}"#).await;
         }
@@ -247,17 +261,17 @@ impl Store {
         self.writer.append(commit).await.unwrap();
     }
 
-    async fn token(&self) -> i64 {
+    pub(crate) async fn token(&self) -> i64 {
         sqlx::query_scalar("SELECT token FROM relay").fetch_one(&self.pool).await.unwrap()
     }
 
-    async fn cursor(&self) -> i64 {
+    pub(crate) async fn cursor(&self) -> i64 {
         sqlx::query_scalar("SELECT cursor FROM relay").fetch_one(&self.pool).await.unwrap()
     }
 }
 
 /// Reads so many messages of a topic, from its beginning.
-async fn read_topic(topic: &str, count: usize) -> Vec<Message> {
+pub(crate) async fn read_topic(topic: &str, count: usize) -> Vec<Message> {
     let consumer: StreamConsumer = ClientConfig::new()
         .set("bootstrap.servers", shared().kafka)
         .set("group.id", unique_name("reader"))
@@ -280,7 +294,7 @@ async fn read_topic(topic: &str, count: usize) -> Vec<Message> {
 
 /// The positions that the messages carry, each once, after seeing that in each partition every message
 /// names the one before it, and that what is sent again is the same.
-fn in_order(messages: Vec<Message>) -> Vec<u64> {
+pub(crate) fn in_order(messages: Vec<Message>) -> Vec<u64> {
     let partitions = Partitions::new(PARTITIONS).unwrap();
     let mut chains: HashMap<_, Vec<Point>> = HashMap::new();
     for message in messages {

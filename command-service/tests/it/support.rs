@@ -84,6 +84,10 @@ pub(crate) fn token(author: &str) -> String {
 }
 
 impl Service {
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(crate) fn database(&self) -> &TestDatabase {
         &self.database
     }

@@ -3,8 +3,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use command_service::store::{Commit, Judged, LoadError, NewEvent, Store, Writer, writer};
+use command_service::store::{
+    Commit, Judged, LoadError, NewEvent, QueueLimits, Store, Writer, writer,
+};
 use cqrs_es::event_sink::EventSink;
 use cqrs_es::{Aggregate, DomainEvent};
 use domain::{Partitions, Position, StoredEvent, Upcast};
@@ -121,7 +124,11 @@ async fn a_stream_with_an_event_of_a_version_not_known_here_is_not_loaded() {
 }
 
 async fn open(database: &TestDatabase) -> (Writer, Store<Tally>) {
-    let (writer, task) = writer(database.url().parse().unwrap(), 16_384, Arc::default());
+    let (writer, task) = writer(
+        database.url().parse().unwrap(),
+        QueueLimits { kib: 16_384, wait: Duration::MAX },
+        Arc::default(),
+    );
     tokio::spawn(task.run());
     let pool = PgPool::connect(database.url()).await.unwrap();
     (writer.clone(), Store::new(pool, writer, partitions()))

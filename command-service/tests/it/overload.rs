@@ -1,0 +1,155 @@
+//! Offered more than it can take, the service says so early, answers what it has accepted, and recovers.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use sqlx::{Connection as _, Executor as _, PgConnection};
+use testkit::{TestDatabase, eventually};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::support::{Service, new_database, start, start_with, token, told};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_slow_postgres_commands_are_turned_away_before_they_wait() {
+    let service = start_with(new_database().await, &["--queue-ms=100"]).await;
+    let mut lock = hold_the_lock(service.database()).await;
+    let accepted = tokio::spawn(told(request(&service, 0)));
+    eventually("the first has been in hand for too long", async || {
+        // Whoever is accepted meanwhile waits, like the first, until the lock is free.
+        let answer = tokio::time::timeout(Duration::from_millis(500), publish(&service, 1)).await;
+        answer.is_ok_and(|(status, _)| status == 503)
+    })
+    .await;
+
+    let mut offered = JoinSet::new();
+    for number in 0..500 {
+        offered.spawn(told(request(&service, number)));
+    }
+    // All of them are answered although Postgres does nothing.
+    for (status, problem) in offered.join_all().await {
+        assert_eq!((status, &problem["code"]), (503, &json!("unavailable")));
+    }
+
+    lock.close().await.unwrap();
+    assert_eq!(accepted.await.unwrap().0, 201);
+    for number in 0..20 {
+        assert_eq!(publish(&service, number).await.0, 201);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offered_more_than_it_can_take_it_answers_every_one_and_what_it_accepts_is_recorded() {
+    let service = start_with(new_database().await, &["--queue-ms=10"]).await;
+    let mut connection = service.database().connect().await;
+    connection.execute(SLOW_INSERTS).await.unwrap();
+    let mut clients = JoinSet::new();
+    for client in 0..600 {
+        let request = request(&service, client);
+        clients.spawn(async move {
+            let mut outcomes = vec![];
+            for _ in 0..5 {
+                outcomes.push(told(request.try_clone().unwrap()).await);
+            }
+            outcomes
+        });
+    }
+    let outcomes: Vec<(u16, Value)> = clients.join_all().await.into_iter().flatten().collect();
+    let with = |status| outcomes.iter().filter(|outcome| outcome.0 == status).count();
+    assert_eq!(with(201) + with(503), outcomes.len());
+    assert!(with(201) > 0 && with(503) > 0, "{} of {} accepted", with(201), outcomes.len());
+    let recorded: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM events").fetch_one(&mut connection).await.unwrap();
+    assert_eq!(recorded.unsigned_abs(), with(201) as u64, "a 503 was recorded, or a 201 was not");
+    connection.execute("DROP TRIGGER slow_inserts ON events").await.unwrap();
+    assert_eq!(publish(&service, 0).await.0, 201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_beyond_what_memory_is_meant_for_are_turned_away_before_their_body_is_read() {
+    let service = start_with(new_database().await, &["--requests-kib=2048"]).await;
+    // Each announces the longest body there may be, and sends none of it.
+    let first = announce(&service).await;
+    let mut answer = String::new();
+    eventually("there is no room for another", async || {
+        let told = tokio::time::timeout(Duration::from_secs(1), answer_to_announcing(&service));
+        answer = told.await.unwrap_or_default();
+        !answer.is_empty()
+    })
+    .await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
+    // A short one still finds room.
+    assert_eq!(publish(&service, 0).await.0, 201);
+
+    drop(first);
+    eventually("the room is given back", async || {
+        let told = tokio::time::timeout(Duration::from_secs(1), answer_to_announcing(&service));
+        // Let in, it waits for the body.
+        told.await.is_err()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_number_is_explained() {
+    let service = start().await;
+    publish(&service, 0).await;
+    let numbers = service.ops("/metrics").await.text().await.unwrap();
+    for metric in command_service::METRICS {
+        // Those of what has not happened yet are not there yet.
+        let name = metric.name;
+        let told = numbers.contains(&format!("# HELP {name} {}", metric.help));
+        assert!(told || !numbers.contains(&format!("\n{name}")), "{name} is not explained");
+    }
+    for name in ["commands_total{command=\"create\",outcome=\"done\"}", "append_batch_size_bucket"]
+    {
+        assert!(numbers.contains(name), "{name} is missing from\n{numbers}");
+    }
+}
+
+fn request(service: &Service, number: usize) -> reqwest::RequestBuilder {
+    let body =
+        json!({ "title": format!("Number {number}"), "content": "Begin.", "status": "draft" });
+    service.anne(Method::POST, "/posts").json(&body)
+}
+
+async fn publish(service: &Service, number: usize) -> (u16, Value) {
+    told(request(service, number)).await
+}
+
+/// As long as it is there, a call takes much longer than the queue is meant to make anybody wait.
+const SLOW_INSERTS: &str = "
+    CREATE FUNCTION be_slow() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM pg_sleep(0.05);
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER slow_inserts AFTER INSERT ON events FOR EACH STATEMENT EXECUTE FUNCTION be_slow()";
+
+async fn hold_the_lock(database: &TestDatabase) -> PgConnection {
+    let mut connection = database.connect().await;
+    connection.execute("SELECT pg_advisory_lock(6909547)").await.unwrap();
+    connection
+}
+
+/// Begins a request with the longest body there may be.
+async fn announce(service: &Service) -> TcpStream {
+    let mut stream = TcpStream::connect(service.address()).await.unwrap();
+    let head = format!(
+        "POST /posts HTTP/1.1\r\nhost: blog\r\nauthorization: Bearer {}\r\n\
+         content-type: application/json\r\ncontent-length: 1048576\r\n\r\n",
+        token("anne")
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+async fn answer_to_announcing(service: &Service) -> String {
+    let mut stream = announce(service).await;
+    let mut bytes = vec![0; 4096];
+    let count = stream.read(&mut bytes).await.unwrap();
+    String::from_utf8_lossy(&bytes[..count]).into_owned()
+}
