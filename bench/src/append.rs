@@ -66,7 +66,11 @@ async fn compare(
 
 async fn appends_per_second(rows: Rows, seconds: u32) -> anyhow::Result<f64> {
     let (database, pool, partitions) = new_store().await?;
-    let (writer, task) = writer(database.url().parse()?, QueueLimits { kib: 16_384, wait: Duration::MAX }, Arc::default());
+    let (writer, task) = writer(
+        database.url().parse()?,
+        QueueLimits { kib: 16_384, wait: Duration::MAX },
+        Arc::default(),
+    );
     tokio::spawn(task.run());
     let began = Instant::now();
     let end = began + Duration::from_secs(seconds.into());

@@ -329,17 +329,17 @@ async fn in_one_batch<const N: usize>(
     judged.try_into().unwrap()
 }
 
-async fn hold_the_lock(database: &TestDatabase) -> PgConnection {
+pub(crate) async fn hold_the_lock(database: &TestDatabase) -> PgConnection {
     let mut connection = PgConnection::connect(database.url()).await.unwrap();
     sqlx::query("SELECT pg_advisory_lock(6909547)").execute(&mut connection).await.unwrap();
     connection
 }
 
-async fn release_the_lock(connection: &mut PgConnection) {
+pub(crate) async fn release_the_lock(connection: &mut PgConnection) {
     sqlx::query("SELECT pg_advisory_unlock(6909547)").execute(connection).await.unwrap();
 }
 
-async fn waiting_for_the_lock(connection: &mut PgConnection) -> i64 {
+pub(crate) async fn waiting_for_the_lock(connection: &mut PgConnection) -> i64 {
     sqlx::query_scalar(
         "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
          WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()",
@@ -349,8 +349,12 @@ async fn waiting_for_the_lock(connection: &mut PgConnection) -> i64 {
     .unwrap()
 }
 
-async fn start_writer(database: &TestDatabase) -> Writer {
-    let (writer, task) = writer(database.url().parse().unwrap(), limits(16_384), Arc::default());
+pub(crate) async fn start_writer(database: &TestDatabase) -> Writer {
+    start_writer_at(database.url())
+}
+
+pub(crate) fn start_writer_at(url: &str) -> Writer {
+    let (writer, task) = writer(url.parse().unwrap(), limits(16_384), Arc::default());
     tokio::spawn(task.run());
     writer
 }
@@ -359,14 +363,14 @@ fn limits(kib: u32) -> QueueLimits {
     QueueLimits { kib, wait: Duration::MAX }
 }
 
-async fn log(connection: &mut PgConnection) -> Vec<(i64, String, i64)> {
+pub(crate) async fn log(connection: &mut PgConnection) -> Vec<(i64, String, i64)> {
     sqlx::query_as("SELECT position, aggregate_id, sequence FROM events ORDER BY position")
         .fetch_all(connection)
         .await
         .unwrap()
 }
 
-fn commit(stream: &str, version: u64, events: usize) -> Commit {
+pub(crate) fn commit(stream: &str, version: u64, events: usize) -> Commit {
     let ids = (0..events).map(|_| Uuid::now_v7());
     with_ids(stream, version, ids)
 }
@@ -376,12 +380,12 @@ fn numbered_from(stream: &str, first: u128) -> Commit {
     with_ids(stream, 0, [first, first + 1].map(Uuid::from_u128))
 }
 
-fn claiming(stream: &str, version: u64, slug: &str) -> Commit {
+pub(crate) fn claiming(stream: &str, version: u64, slug: &str) -> Commit {
     let slug: Slug = slug.parse().unwrap();
     Commit { slug: Some(slug), ..commit(stream, version, 1) }
 }
 
-fn with_ids(stream: &str, version: u64, ids: impl IntoIterator<Item = Uuid>) -> Commit {
+pub(crate) fn with_ids(stream: &str, version: u64, ids: impl IntoIterator<Item = Uuid>) -> Commit {
     let event = |id| NewEvent {
         id,
         event_type: "post.deleted".to_owned(),

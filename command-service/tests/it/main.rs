@@ -10,5 +10,6 @@ mod openapi;
 mod overload;
 mod relay;
 mod repeating;
+mod unknown_outcomes;
 mod upcasting;
 mod words;

@@ -15,7 +15,7 @@ use crate::support::{Service, new_database, start, start_with, token, told};
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_a_slow_postgres_commands_are_turned_away_before_they_wait() {
     let service = start_with(new_database().await, &["--queue-ms=100"]).await;
-    let mut lock = hold_the_lock(service.database()).await;
+    let lock = hold_the_lock(service.database()).await;
     let accepted = tokio::spawn(told(request(&service, 0)));
     eventually("the first has been in hand for too long", async || {
         // Whoever is accepted meanwhile waits, like the first, until the lock is free.
@@ -46,11 +46,11 @@ async fn offered_more_than_it_can_take_it_answers_every_one_and_what_it_accepts_
     let mut connection = service.database().connect().await;
     connection.execute(SLOW_INSERTS).await.unwrap();
     let mut clients = JoinSet::new();
-    for client in 0..600 {
+    for client in 0..300 {
         let request = request(&service, client);
         clients.spawn(async move {
             let mut outcomes = vec![];
-            for _ in 0..5 {
+            for _ in 0..4 {
                 outcomes.push(told(request.try_clone().unwrap()).await);
             }
             outcomes

@@ -33,10 +33,16 @@ pub(crate) async fn start() -> Service {
 
 /// Starts it on a database, with more settings: `--queue-kib=2048`.
 pub(crate) async fn start_with(database: TestDatabase, settings: &[&str]) -> Service {
+    let url = database.url().to_owned();
+    start_through(database, &url, settings).await
+}
+
+/// Starts it on a database that it reaches at another address.
+pub(crate) async fn start_through(database: TestDatabase, url: &str, settings: &[&str]) -> Service {
     let prefix = unique_name("views");
     let ours = [
         "command-service".to_owned(),
-        format!("--database-url={}", database.url()),
+        format!("--database-url={url}"),
         format!("--redis-url={}", shared().redis_url),
         format!("--redis-prefix={prefix}"),
         format!("--kafka-brokers={}", shared().kafka),

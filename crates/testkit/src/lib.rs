@@ -29,7 +29,7 @@ pub use place::{Place, data_path, remove_leftovers, workspace_root};
 pub use ports::{free_port, require_free};
 pub use postgres::{Postgres, PostgresOptions};
 pub use process::{Launch, Process, Signal};
-pub use proxy::Proxy;
+pub use proxy::{Proxy, Way};
 pub use recorded::{expect_recorded, expect_recorded_below};
 pub use redis_server::{Redis, RedisOptions};
 pub use service::{service_binary, service_process};

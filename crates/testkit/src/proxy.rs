@@ -3,7 +3,17 @@
 //! It runs on a thread of its own, so a test that blocks does not hold up the bytes, and its orders
 //! have been carried out when they return.
 
-use std::{fmt, io, net::SocketAddr, sync::mpsc as answers, thread, time::Duration};
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc as answers,
+    },
+    thread,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -22,6 +32,30 @@ enum Wire {
     Whole,
     Stalled,
     Cut,
+    KeepingBack,
+}
+
+/// Seen from the clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    Up,
+    Down,
+}
+
+/// What has gone one way, and after how much the wire breaks.
+#[derive(Debug)]
+struct Meter {
+    carried: AtomicUsize,
+    breaks_at: AtomicUsize,
+}
+
+/// What all connections share with whoever gives the orders.
+#[derive(Debug, Default)]
+struct Shared {
+    up: Meter,
+    down: Meter,
+    /// Bytes that clients sent and the server has not got, nor answered.
+    kept_back: AtomicUsize,
 }
 
 type Order = (Wire, answers::Sender<()>);
@@ -31,6 +65,8 @@ pub struct Proxy {
     address: SocketAddr,
     upstream: String,
     orders: mpsc::UnboundedSender<Order>,
+    delivery: watch::Sender<bool>,
+    shared: Arc<Shared>,
 }
 
 impl Proxy {
@@ -52,9 +88,12 @@ impl Proxy {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
 
         let (orders, inbox) = mpsc::unbounded_channel();
-        let target = upstream.to_owned();
-        thread::spawn(move || runtime.block_on(serve(listener, target, inbox)));
-        Ok(Self { address, upstream: upstream.to_owned(), orders })
+        let (delivery, delivering) = watch::channel(false);
+        let shared = Arc::<Shared>::default();
+        let carrier =
+            Carrier { upstream: upstream.to_owned(), delivering, shared: Arc::clone(&shared) };
+        thread::spawn(move || runtime.block_on(serve(listener, carrier, inbox)));
+        Ok(Self { address, upstream: upstream.to_owned(), orders, delivery, shared })
     }
 
     /// Where clients connect: `host:port`.
@@ -77,6 +116,39 @@ impl Proxy {
         self.order(Wire::Whole);
     }
 
+    /// How many bytes have gone that way.
+    pub fn carried(&self, way: Way) -> usize {
+        self.shared.meter(way).carried.load(Ordering::SeqCst)
+    }
+
+    /// Breaks the connection that carries the last of so many more bytes that way, right behind that byte. Once:
+    /// those made afterwards are whole.
+    pub fn break_after(&self, way: Way, bytes: usize) {
+        let meter = self.shared.meter(way);
+        meter.breaks_at.store(self.carried(way).saturating_add(bytes), Ordering::SeqCst);
+    }
+
+    /// From now on keeps what clients send, until [`Proxy::lose_clients`].
+    pub fn keep_back(&self) {
+        self.order(Wire::KeepingBack);
+    }
+
+    /// How many bytes are kept back, or were delivered and not answered yet.
+    pub fn kept_back(&self) -> usize {
+        self.shared.kept_back.load(Ordering::SeqCst)
+    }
+
+    /// Breaks the connections to clients of which something is kept back, as they see it. To the server they
+    /// stay. New ones are whole.
+    pub fn lose_clients(&self) {
+        self.order(Wire::Whole);
+    }
+
+    /// Delivers to the server, late, what was kept back of clients that are gone.
+    pub fn deliver(&self) {
+        self.delivery.send_replace(true);
+    }
+
     fn order(&self, wire: Wire) {
         let (done, carried_out) = answers::channel();
         let sent = self.orders.send((wire, done)).is_ok();
@@ -94,9 +166,45 @@ impl fmt::Debug for Proxy {
     }
 }
 
+impl Default for Meter {
+    fn default() -> Self {
+        Self { carried: AtomicUsize::new(0), breaks_at: AtomicUsize::new(usize::MAX) }
+    }
+}
+
+impl Meter {
+    /// Counts bytes that are about to go, and says how many of them may before the wire breaks, if it does.
+    fn admit(&self, count: usize) -> (usize, bool) {
+        let before = self.carried.fetch_add(count, Ordering::SeqCst);
+        let breaks_at = self.breaks_at.load(Ordering::SeqCst);
+        if before + count < breaks_at {
+            return (count, false);
+        }
+        self.breaks_at.store(usize::MAX, Ordering::SeqCst);
+        (breaks_at.saturating_sub(before), true)
+    }
+}
+
+impl Shared {
+    fn meter(&self, way: Way) -> &Meter {
+        match way {
+            Way::Up => &self.up,
+            Way::Down => &self.down,
+        }
+    }
+}
+
+/// What carries a connection.
+#[derive(Clone)]
+struct Carrier {
+    upstream: String,
+    delivering: watch::Receiver<bool>,
+    shared: Arc<Shared>,
+}
+
 async fn serve(
     listener: std::net::TcpListener,
-    upstream: String,
+    carrier: Carrier,
     mut orders: mpsc::UnboundedReceiver<Order>,
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
@@ -112,10 +220,10 @@ async fn serve(
                         listener = None;
                         connections.shutdown().await;
                     }
-                    Wire::Whole | Wire::Stalled if listener.is_none() => {
+                    Wire::Whole | Wire::Stalled | Wire::KeepingBack if listener.is_none() => {
                         listener = Some(TcpListener::bind(address).await?);
                     }
-                    Wire::Whole | Wire::Stalled => {}
+                    Wire::Whole | Wire::Stalled | Wire::KeepingBack => {}
                 }
                 wire.send_replace(wanted);
                 // Who ordered may have given up waiting.
@@ -123,7 +231,7 @@ async fn serve(
             }
             accepted = accept(listener.as_ref()) => {
                 if let Ok(client) = accepted {
-                    connections.spawn(carry(client, upstream.clone(), watched.clone()));
+                    connections.spawn(carrier.clone().carry(client, watched.clone()));
                 }
             }
             Some(_) = connections.join_next() => {}
@@ -138,41 +246,108 @@ async fn accept(listener: Option<&TcpListener>) -> io::Result<TcpStream> {
     }
 }
 
-async fn carry(
-    client: TcpStream,
-    upstream: String,
-    mut wire: watch::Receiver<Wire>,
-) -> io::Result<()> {
-    until_whole(&mut wire).await?;
-    let server = TcpStream::connect(upstream).await?;
-    client.set_nodelay(true)?;
-    server.set_nodelay(true)?;
-    let (from_client, to_client) = client.into_split();
-    let (from_server, to_server) = server.into_split();
-    tokio::try_join!(
-        pump(from_client, to_server, wire.clone()),
-        pump(from_server, to_client, wire)
-    )?;
-    Ok(())
+impl Carrier {
+    async fn carry(self, client: TcpStream, mut wire: watch::Receiver<Wire>) -> io::Result<()> {
+        until_open(&mut wire).await?;
+        let server = TcpStream::connect(&self.upstream).await?;
+        client.set_nodelay(true)?;
+        server.set_nodelay(true)?;
+        let (mut from_client, mut to_client) = client.into_split();
+        let (mut from_server, mut to_server) = server.into_split();
+        let (up, down) = (self.shared.meter(Way::Up), self.shared.meter(Way::Down));
+        let kept = {
+            let up = self.pump_up(&mut from_client, &mut to_server, up, wire.clone());
+            let down = pump(&mut from_server, &mut to_client, down, wire);
+            tokio::pin!(up, down);
+            tokio::select! {
+                kept = &mut up => match kept? {
+                    Some(kept) => kept,
+                    None => return down.await,
+                },
+                ended = &mut down => {
+                    ended?;
+                    return up.await.map(drop);
+                }
+            }
+        };
+        drop((from_client, to_client));
+        self.deliver_late(&kept, &mut from_server, &mut to_server).await
+    }
+
+    /// Returns what it kept back once the client is to be lost.
+    async fn pump_up(
+        &self,
+        from: &mut OwnedReadHalf,
+        to: &mut OwnedWriteHalf,
+        meter: &Meter,
+        mut wire: watch::Receiver<Wire>,
+    ) -> io::Result<Option<Vec<u8>>> {
+        loop {
+            tokio::select! {
+                ended = pump(from, to, meter, wire.clone()) => return ended.map(|()| None),
+                keeping = wire.wait_for(|wire| *wire == Wire::KeepingBack) => drop(keeping.map_err(io::Error::other)?),
+            }
+            let (mut kept, mut bytes) = (Vec::new(), vec![0; 64 * 1024]);
+            loop {
+                tokio::select! {
+                    count = from.read(&mut bytes) => {
+                        let count = count?;
+                        if count == 0 {
+                            return Ok(None);
+                        }
+                        kept.extend_from_slice(&bytes[..count]);
+                        self.shared.kept_back.fetch_add(count, Ordering::SeqCst);
+                    }
+                    over = wire.wait_for(|wire| *wire != Wire::KeepingBack) => {
+                        drop(over.map_err(io::Error::other)?);
+                        break;
+                    }
+                }
+            }
+            if !kept.is_empty() {
+                return Ok(Some(kept));
+            }
+        }
+    }
+
+    async fn deliver_late(
+        mut self,
+        kept: &[u8],
+        from_server: &mut OwnedReadHalf,
+        to_server: &mut OwnedWriteHalf,
+    ) -> io::Result<()> {
+        self.delivering.wait_for(|delivering| *delivering).await.map_err(io::Error::other)?;
+        to_server.write_all(kept).await?;
+        // The server has done with it once it answers.
+        let answered = from_server.read(&mut [0; 1024]).await;
+        self.shared.kept_back.fetch_sub(kept.len(), Ordering::SeqCst);
+        answered.map(drop)
+    }
 }
 
 async fn pump(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    from: &mut OwnedReadHalf,
+    to: &mut OwnedWriteHalf,
+    meter: &Meter,
     mut wire: watch::Receiver<Wire>,
 ) -> io::Result<()> {
     let mut bytes = vec![0; 64 * 1024];
     loop {
         let count = from.read(&mut bytes).await?;
         // What was on its way when the wire stalled stays in our hands.
-        until_whole(&mut wire).await?;
+        until_open(&mut wire).await?;
         if count == 0 {
             return to.shutdown().await;
         }
+        let (count, breaks) = meter.admit(count);
         to.write_all(&bytes[..count]).await?;
+        if breaks {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
     }
 }
 
-async fn until_whole(wire: &mut watch::Receiver<Wire>) -> io::Result<()> {
-    wire.wait_for(|wire| *wire == Wire::Whole).await.map(drop).map_err(io::Error::other)
+async fn until_open(wire: &mut watch::Receiver<Wire>) -> io::Result<()> {
+    let open = |wire: &Wire| matches!(wire, Wire::Whole | Wire::KeepingBack);
+    wire.wait_for(open).await.map(drop).map_err(io::Error::other)
 }
