@@ -5,6 +5,7 @@
 mod support;
 
 mod append;
+mod handover;
 mod http;
 mod openapi;
 mod overload;

@@ -12,7 +12,7 @@ use testkit::{TestDatabase, shared, unique_name};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-const SECRET: &str = "the secret of all tests: at least 32 bytes";
+pub(crate) const SECRET: &str = "the secret of all tests: at least 32 bytes";
 
 /// A service that runs until it is stopped or dropped.
 #[derive(Debug)]
