@@ -23,6 +23,11 @@ async fn behind_a_slow_postgres_commands_are_turned_away_before_they_wait() {
         answer.is_ok_and(|(status, _)| status == 503)
     })
     .await;
+    let answer = request(&service, 1).send().await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), answer.headers()["retry-after"].as_bytes()),
+        (503, &b"1"[..])
+    );
 
     let mut offered = JoinSet::new();
     for number in 0..500 {
