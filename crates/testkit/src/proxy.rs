@@ -181,7 +181,9 @@ impl Meter {
             return (count, false);
         }
         self.breaks_at.store(usize::MAX, Ordering::SeqCst);
-        (breaks_at.saturating_sub(before), true)
+        let admitted = breaks_at.saturating_sub(before);
+        self.carried.fetch_sub(count - admitted, Ordering::SeqCst);
+        (admitted, true)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use testkit::{Proxy, create_topic, shared, topic_partitions, unique_name};
+use testkit::{Proxy, Way, create_topic, eventually, shared, topic_partitions, unique_name};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -67,6 +67,39 @@ async fn a_stalled_wire_holds_everything_back_and_loses_nothing() {
         waiting.read_exact(&mut answer).await.unwrap();
         assert_eq!(&answer, b"later");
     }
+}
+
+#[tokio::test]
+async fn a_wire_breaks_right_behind_the_byte_it_was_told() {
+    let proxy = Proxy::start(&echo().await);
+    let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+    assert!(says_back(&mut client).await);
+    assert_eq!((proxy.carried(Way::Up), proxy.carried(Way::Down)), (5, 5));
+
+    proxy.break_after(Way::Down, 3);
+    assert!(!says_back(&mut client).await);
+    assert_eq!((proxy.carried(Way::Up), proxy.carried(Way::Down)), (10, 8));
+    let mut another = TcpStream::connect(proxy.address()).await.unwrap();
+    assert!(says_back(&mut another).await);
+}
+
+#[tokio::test]
+async fn what_is_kept_back_arrives_late_and_its_client_is_gone() {
+    let proxy = Proxy::start(&echo().await);
+    let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+    assert!(says_back(&mut client).await);
+
+    proxy.keep_back();
+    client.write_all(b"later").await.unwrap();
+    eventually("it is kept back", async || proxy.kept_back() == 5).await;
+    proxy.lose_clients();
+    assert_eq!(client.read(&mut [0; 5]).await.unwrap_or(0), 0);
+    let mut another = TcpStream::connect(proxy.address()).await.unwrap();
+    assert!(says_back(&mut another).await);
+
+    assert_eq!(proxy.kept_back(), 5);
+    proxy.deliver();
+    eventually("the server has answered it", async || proxy.kept_back() == 0).await;
 }
 
 #[tokio::test]
