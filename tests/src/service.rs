@@ -19,7 +19,11 @@ pub struct Service {
 
 impl Service {
     /// Starts it on free ports and waits until it is ready.
-    pub(crate) async fn start(
+    ///
+    /// # Panics
+    ///
+    /// If it does not become ready.
+    pub async fn start(
         name: &'static str,
         log: PathBuf,
         mut settings: Vec<(&'static str, String)>,
@@ -38,6 +42,11 @@ impl Service {
     /// Where it is reached: `http://host:port`.
     pub fn url(&self) -> String {
         format!("http://{}", self.http)
+    }
+
+    /// Where it is told how it fares: `http://host:port`.
+    pub fn ops_url(&self) -> String {
+        format!("http://{}", self.ops)
     }
 
     pub fn process(&mut self) -> &mut Process {
