@@ -9,18 +9,18 @@ use std::time::{Duration, Instant};
 
 use command_service::store::{Commit, Kept, NewEvent, QueueLimits, Writer, writer};
 use domain::Partitions;
-use sqlx::PgPool;
-use sqlx::postgres::PgPoolOptions;
-use testkit::TestDatabase;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::Args;
+use crate::figures::median;
+use crate::load::CLIENTS;
 use crate::pgbench;
-use crate::report::{Report, median};
+use crate::report::Report;
+use crate::store::NewStore;
 
-/// How many clients append at the same time.
-pub(crate) const CLIENTS: usize = 64;
+/// Nobody is turned away here: what is measured is the rate, and all who append wait for it.
+pub(crate) const UNLIMITED: QueueLimits = QueueLimits { kib: 16_384, wait: Duration::MAX };
 
 /// What is written for each commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +49,7 @@ async fn compare(
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for round in 1..=args.rounds {
         report.progress(&format!("appending {what}, round {round} of {}", args.rounds));
-        let store = new_store().await?.0;
-        theirs.push(pgbench::inserts_per_second(store.url(), rows, args.seconds)?);
+        theirs.push(inserts_per_second(rows, args.seconds).await?);
         ours.push(appends_per_second(rows, args.seconds).await?);
     }
     let (ours, theirs) = (median(&ours), median(&theirs));
@@ -64,13 +63,15 @@ async fn compare(
     Ok(())
 }
 
+/// What pgbench does on a store of its own.
+pub(crate) async fn inserts_per_second(rows: Rows, seconds: u32) -> anyhow::Result<f64> {
+    let store = NewStore::create().await?;
+    pgbench::inserts_per_second(store.database.url(), rows, seconds)
+}
+
 async fn appends_per_second(rows: Rows, seconds: u32) -> anyhow::Result<f64> {
-    let (database, pool, partitions) = new_store().await?;
-    let (writer, task) = writer(
-        database.url().parse()?,
-        QueueLimits { kib: 16_384, wait: Duration::MAX },
-        Arc::default(),
-    );
+    let NewStore { database, pool, partitions } = NewStore::create().await?;
+    let (writer, task) = writer(database.url().parse()?, UNLIMITED, Arc::default());
     tokio::spawn(task.run());
     let began = Instant::now();
     let end = began + Duration::from_secs(seconds.into());
@@ -127,21 +128,6 @@ async fn append_until(
         recorded += 1;
     }
     Ok(recorded)
-}
-
-/// A store of its own, as `command-service migrate` makes one.
-async fn new_store() -> anyhow::Result<(TestDatabase, PgPool, Partitions)> {
-    let database = TestDatabase::create().await;
-    let pool = PgPoolOptions::new()
-        .max_connections(2)
-        .test_before_acquire(false)
-        .connect(database.url())
-        .await?;
-    event_log::migrate(&pool).await?;
-    let partitions =
-        Partitions::new(16).ok_or_else(|| anyhow::anyhow!("a store has partitions"))?;
-    event_log::create(&pool, partitions).await?;
-    Ok((database, pool, partitions))
 }
 
 /// What is kept of a post that was made.

@@ -1,5 +1,6 @@
 //! What the figures were taken with.
 
+use anyhow::Context;
 use sqlx::{Connection, PgConnection};
 
 /// The machine and the settings that matter, a line each.
@@ -29,6 +30,14 @@ fn memory() -> String {
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The memory that a process has in use, in MB.
+pub(crate) fn resident_megabytes(process: u32) -> anyhow::Result<f64> {
+    let size = field(&format!("/proc/{process}/status"), "VmRSS");
+    let kilobytes = size.as_deref().and_then(|size| size.strip_suffix(" kB"));
+    let kilobytes: f64 = kilobytes.context("the process has ended")?.parse()?;
+    Ok(kilobytes * 1024.0 / 1e6)
 }
 
 fn field(file: &str, name: &str) -> Option<String> {

@@ -2,31 +2,150 @@
 //! machine and the settings they were taken with. Run by `make bench`.
 
 mod append;
-mod machine;
 mod pgbench;
+
+mod catch_up;
+mod posts;
+mod reads;
+mod visibility;
+
+mod bare;
+mod figures;
+mod history;
+mod http;
+mod load;
+mod machine;
 mod report;
+mod requests;
+mod schedule;
+mod store;
+mod system;
+mod watching;
 
-use clap::Parser;
+use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::report::Report;
+use crate::bare::BareRoute;
+use crate::report::{Aim, Report};
+use crate::system::Whole;
+use crate::visibility::Rate;
+
+/// The same as that of the services, which the bare route is to be compared with.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Measures Inkstream on this machine.
 #[derive(Debug, Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Args {
     /// How many seconds each measurement takes
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
 
     /// How often each is repeated; the medians count
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = rounds)]
     rounds: usize,
+
+    /// What is measured, separated by commas; unless told, everything
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Part>,
+
+    #[command(subcommand)]
+    helper: Option<Helper>,
 }
 
-#[tokio::main]
+/// What can be measured by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// The store's appends against pgbench
+    Append,
+    /// Posts published over HTTP
+    Posts,
+    /// Reads of a hot page against a bare route
+    Reads,
+    /// From a command's answer to a reader
+    Visibility,
+    /// A projector that comes back
+    CatchUp,
+}
+
+/// Processes that this program starts for itself.
+#[derive(Debug, Subcommand)]
+enum Helper {
+    #[command(hide = true)]
+    BareRoute(BareRoute),
+}
+
+fn rounds(text: &str) -> Result<usize, String> {
+    let rounds = text.parse().ok().filter(|rounds| (1..=100).contains(rounds));
+    rounds.ok_or_else(|| "expected a number from 1 to 100".to_owned())
+}
+
+impl Args {
+    fn measures(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
+}
+
+// Two, whatever the machine has: the load is to be the same everywhere.
+#[tokio::main(worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    if let Some(Helper::BareRoute(route)) = &args.helper {
+        return route.serve().await;
+    }
     let mut report = Report::new(machine::describe().await?);
-    append::measure(&args, &mut report).await?;
+    let measured = measure(&args, &mut report).await;
+    // What was measured before something failed took minutes, too.
     report.print();
+    measured?;
     report.save()
+}
+
+async fn measure(args: &Args, report: &mut Report) -> anyhow::Result<()> {
+    if args.measures(Part::Append) {
+        append::measure(args, report).await?;
+    }
+    if args.measures(Part::Posts) {
+        posts::measure_alone(args, report).await?;
+    }
+    if [Part::Posts, Part::Reads, Part::Visibility].map(|part| args.measures(part)).contains(&true)
+    {
+        measure_whole(args, report).await?;
+    }
+    if args.measures(Part::CatchUp) {
+        catch_up::measure(args, report).await?;
+    }
+    Ok(())
+}
+
+/// What is measured on the whole system, one after the other on the same, so that its memory at the end is
+/// that of one which has worked.
+async fn measure_whole(args: &Args, report: &mut Report) -> anyhow::Result<()> {
+    let mut whole = Whole::start().await?;
+    let mut posts_per_second = None;
+    // The half of what can be published is only known after that.
+    if args.measures(Part::Posts) || args.measures(Part::Visibility) {
+        posts_per_second = Some(posts::measure_whole(&whole, args, report).await?);
+    }
+    if args.measures(Part::Reads) {
+        reads::measure(&whole, args, report).await?;
+    }
+    if let Some(posts_per_second) = posts_per_second.filter(|_| args.measures(Part::Visibility)) {
+        let half = (posts_per_second / 2.0) as u64;
+        for rate in [
+            Rate { per_second: 200, name: "200", aims: [5.0, 20.0] },
+            Rate { per_second: half, name: "half", aims: [10.0, 50.0] },
+        ] {
+            visibility::measure(&whole, &rate, args, report).await?;
+        }
+    }
+    report.heading("Memory of the services after all that");
+    let Whole { command, projector, query, .. } = &mut whole;
+    for (name, service) in
+        [("command-service", command), ("projector", projector), ("query-service", query)]
+    {
+        let size = machine::resident_megabytes(service.process().id())?;
+        report.aimed(&format!("rss_mb/{name}"), name, size, "MB", Aim::AtMost(100.0));
+    }
+    Ok(())
 }

@@ -6,7 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-use crate::append::{ANSWER, CLIENTS, Rows, metadata, payload};
+use crate::append::{ANSWER, Rows, metadata, payload};
+use crate::load::CLIENTS;
 
 /// Commits per second.
 pub(crate) fn inserts_per_second(url: &str, rows: Rows, seconds: u32) -> anyhow::Result<f64> {

@@ -15,7 +15,26 @@ pub(crate) struct Report {
 #[derive(Debug)]
 enum Line {
     Heading(String),
-    Figure { key: &'static str, what: String, value: f64, unit: &'static str },
+    Note(String),
+    Figure { key: String, what: String, value: f64, unit: &'static str, aim: Option<Aim> },
+}
+
+/// What we want a figure to be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Aim {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Aim {
+    /// The aim, and whether it is met.
+    fn judge(self, value: f64) -> String {
+        let (sign, bound, met) = match self {
+            Self::AtLeast(bound) => ("≥", bound, value >= bound),
+            Self::AtMost(bound) => ("≤", bound, value <= bound),
+        };
+        format!("aim {sign} {bound}: {}", if met { "met" } else { "missed" })
+    }
 }
 
 impl Report {
@@ -32,9 +51,31 @@ impl Report {
         self.lines.push(Line::Heading(text.to_owned()));
     }
 
-    /// `key` is its name in the JSON file.
-    pub(crate) fn figure(&mut self, key: &'static str, what: &str, value: f64, unit: &'static str) {
-        self.lines.push(Line::Figure { key, what: what.to_owned(), value, unit });
+    /// A sentence that belongs to the figures around it.
+    pub(crate) fn note(&mut self, text: &str) {
+        self.lines.push(Line::Note(text.to_owned()));
+    }
+
+    /// `key` is its name in the JSON file; `object/member` puts it into an object.
+    pub(crate) fn figure(&mut self, key: &str, what: &str, value: f64, unit: &'static str) {
+        self.add(key, what, value, unit, None);
+    }
+
+    /// A figure of which we want something.
+    pub(crate) fn aimed(
+        &mut self,
+        key: &str,
+        what: &str,
+        value: f64,
+        unit: &'static str,
+        aim: Aim,
+    ) {
+        self.add(key, what, value, unit, Some(aim));
+    }
+
+    fn add(&mut self, key: &str, what: &str, value: f64, unit: &'static str, aim: Option<Aim>) {
+        let (key, what) = (key.to_owned(), what.to_owned());
+        self.lines.push(Line::Figure { key, what, value, unit, aim });
     }
 
     #[expect(clippy::print_stdout, reason = "the table is what this program is for")]
@@ -46,11 +87,11 @@ impl Report {
         for line in &self.lines {
             match line {
                 Line::Heading(text) => println!("\n{text}"),
-                Line::Figure { what, value, unit, .. } if *value < 100.0 => {
-                    println!("  {what:<60} {value:>10.2} {unit}");
-                }
-                Line::Figure { what, value, unit, .. } => {
-                    println!("  {what:<60} {value:>10.0} {unit}");
+                Line::Note(text) => println!("  ({text})"),
+                Line::Figure { what, value, unit, aim, .. } => {
+                    let places = if *value < 100.0 { 2 } else { 0 };
+                    let aim = aim.map_or_else(String::new, |aim| aim.judge(*value));
+                    println!("  {what:<60} {value:>10.places$} {unit:<10}  {aim}");
                 }
             }
         }
@@ -58,23 +99,51 @@ impl Report {
 
     /// Writes `target/bench.json`: the figures by their keys, and `settings`.
     pub(crate) fn save(&self) -> anyhow::Result<()> {
-        let mut figures = Map::new();
+        let path = testkit::workspace_root().join("target/bench.json");
+        Ok(std::fs::write(path, serde_json::to_string_pretty(&self.to_json())?)?)
+    }
+
+    fn to_json(&self) -> Value {
+        let mut figures = json!({});
         for line in &self.lines {
             if let Line::Figure { key, value, .. } = line {
-                figures.insert((*key).to_owned(), json!(value));
+                match key.split_once('/') {
+                    Some((object, member)) => figures[object][member] = json!(value),
+                    None => figures[key] = json!(value),
+                }
             }
         }
         let settings: Map<String, Value> =
             self.settings.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
-        figures.insert("settings".to_owned(), settings.into());
-        let path = testkit::workspace_root().join("target/bench.json");
-        Ok(std::fs::write(path, serde_json::to_string_pretty(&figures)?)?)
+        figures["settings"] = settings.into();
+        figures
     }
 }
 
-/// The middle one; of an even number, the higher of the two.
-pub(crate) fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_saved_by_their_keys() {
+        let mut report = Report::new(vec![("memory".to_owned(), "little".to_owned())]);
+        report.heading("Reads");
+        report.figure("read_per_s", "reads", 7.0, "reads/s");
+        report.figure("rss_mb/one", "one", 1.0, "MB");
+        report.figure("rss_mb/two", "two", 2.0, "MB");
+        let expected = json!({
+            "read_per_s": 7.0,
+            "rss_mb": { "one": 1.0, "two": 2.0 },
+            "settings": { "memory": "little" },
+        });
+        assert_eq!(report.to_json(), expected);
+    }
+
+    #[test]
+    fn an_aim_is_met_at_its_bound() {
+        assert_eq!(Aim::AtLeast(0.8).judge(0.8), "aim ≥ 0.8: met");
+        assert_eq!(Aim::AtLeast(0.8).judge(0.79), "aim ≥ 0.8: missed");
+        assert_eq!(Aim::AtMost(20.0).judge(20.0), "aim ≤ 20: met");
+        assert_eq!(Aim::AtMost(20.0).judge(f64::NAN), "aim ≤ 20: missed");
+    }
 }
