@@ -7,6 +7,7 @@ mod support;
 mod append;
 mod handover;
 mod http;
+mod metrics;
 mod openapi;
 mod overload;
 mod races;
