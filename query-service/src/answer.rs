@@ -6,11 +6,10 @@ use std::convert::Infallible;
 use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use domain::Position;
-use http_api::Actor;
 use read_model::VIEW_VERSION;
 use sha2::{Digest as _, Sha256};
 
@@ -20,7 +19,7 @@ use crate::freshness::Freshness;
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) body: Bytes,
-    pub(crate) etag: String,
+    pub(crate) etag: HeaderValue,
     pub(crate) freshness: Freshness,
     pub(crate) audience: Audience,
 }
@@ -29,15 +28,11 @@ pub(crate) struct Answer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Audience {
     Everybody,
-    /// It was given to somebody who said who they are, so that it may be theirs alone.
+    /// It was given to somebody who said who they are or what they have seen, so that it may be theirs alone.
     OneReader,
 }
 
 impl Audience {
-    pub(crate) fn of(actor: &Option<Actor>) -> Self {
-        if actor.is_some() { Self::OneReader } else { Self::Everybody }
-    }
-
     pub(crate) fn cache_control(self) -> &'static str {
         match self {
             Self::Everybody => "public, max-age=0, must-revalidate",
@@ -46,17 +41,22 @@ impl Audience {
     }
 }
 
-/// Who shows a bearer token may be told something else.
-pub(crate) const VARY: &str = "Authorization";
+/// Who shows a token of either kind may be told something else.
+pub(crate) const VARY: &str = "Authorization, Consistency-Token, Cookie";
 
 /// The tag of what one post's history gives: the same whether it was stored or folded anew.
-pub(crate) fn etag_of_row(incarnation: u32, position: Position) -> String {
-    format!("\"{VIEW_VERSION}-{incarnation}-{position}\"")
+pub(crate) fn etag_of_row(incarnation: u32, position: Position) -> HeaderValue {
+    tag(format!("\"{VIEW_VERSION}-{incarnation}-{position}\""))
 }
 
 /// The tag of bytes that stand for nothing but themselves.
-pub(crate) fn etag_of_bytes(bytes: &[u8]) -> String {
-    format!("\"{VIEW_VERSION}-{:x}\"", Sha256::digest(bytes))
+pub(crate) fn etag_of_bytes(bytes: &[u8]) -> HeaderValue {
+    tag(format!("\"{VIEW_VERSION}-{:x}\"", Sha256::digest(bytes)))
+}
+
+fn tag(text: String) -> HeaderValue {
+    // Digits in quotes are visible ASCII.
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("\"\""))
 }
 
 impl Answer {
@@ -68,8 +68,7 @@ impl Answer {
             (header::CONTENT_TYPE, "application/json"),
         ];
         let is_known = known.includes(&self.etag);
-        let own =
-            [(header::ETAG.as_str(), self.etag), (Freshness::HEADER, self.freshness.to_header())];
+        let own = [(header::ETAG, self.etag), (Freshness::HEADER, self.freshness.to_header())];
         if is_known {
             let mut response = (StatusCode::NOT_MODIFIED, headers, own).into_response();
             response.headers_mut().remove(header::CONTENT_TYPE);
@@ -85,13 +84,17 @@ impl Answer {
 pub(crate) struct IfNoneMatch(Vec<HeaderValue>);
 
 impl IfNoneMatch {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        Self(headers.get_all(header::IF_NONE_MATCH).iter().cloned().collect())
+    }
+
     /// Whether a tag of ours is among them; weak ones count too, since the same bytes are meant.
-    fn includes(&self, etag: &str) -> bool {
+    pub(crate) fn includes(&self, etag: &HeaderValue) -> bool {
         let tags = self.0.iter().filter_map(|value| value.to_str().ok());
         // Tags of ours hold no comma, so one that was cut in two at a comma is no tag of ours.
         tags.flat_map(|tags| tags.split(','))
             .map(str::trim)
-            .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+            .any(|tag| tag == "*" || *etag == tag.strip_prefix("W/").unwrap_or(tag))
     }
 }
 
@@ -99,7 +102,7 @@ impl<S: Sync> FromRequestParts<S> for IfNoneMatch {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
-        Ok(Self(parts.headers.get_all(header::IF_NONE_MATCH).iter().cloned().collect()))
+        Ok(Self::of(&parts.headers))
     }
 }
 

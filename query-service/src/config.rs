@@ -68,6 +68,25 @@ pub struct Config {
     )]
     pub log_reads: u32,
 
+    /// How many MiB pages that were read lately take up in this process; 0 keeps none
+    #[arg(
+        long,
+        env = "INKSTREAM_MEMORY_MIB",
+        default_value_t = 64,
+        value_parser = RangedU64ValueParser::<usize>::new().range(0..=65_536),
+    )]
+    pub memory_mib: usize,
+
+    /// How many milliseconds such a page is served before it is read again, should the announcement that it
+    /// has changed be lost. Where none can be heard, and of what is not there, a second is the most
+    #[arg(
+        long,
+        env = "INKSTREAM_MEMORY_MS",
+        default_value_t = 1000,
+        value_parser = clap::value_parser!(u64).range(1..=60_000),
+    )]
+    pub memory_ms: u64,
+
     /// How many seconds a request may take in all
     #[arg(
         long,
@@ -102,6 +121,10 @@ pub struct Config {
 impl Config {
     pub fn redis_limit(&self) -> Duration {
         Duration::from_millis(self.redis_limit_ms)
+    }
+
+    pub fn memory_lifetime(&self) -> Duration {
+        Duration::from_millis(self.memory_ms)
     }
 
     pub fn log_limit(&self) -> Duration {

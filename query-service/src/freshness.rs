@@ -1,5 +1,6 @@
 //! What every answer says about its age.
 
+use axum::http::{HeaderName, HeaderValue};
 use domain::Position;
 
 /// How far the source of an answer had come.
@@ -8,6 +9,8 @@ pub(crate) struct Freshness {
     /// Every event at or below it that concerns the answer is in it.
     pub(crate) position: Position,
     pub(crate) source: Source,
+    /// How long ago it was read from there, in whole seconds.
+    pub(crate) age_seconds: u64,
     /// It is known to be behind, or to lack something.
     pub(crate) stale: bool,
 }
@@ -15,6 +18,7 @@ pub(crate) struct Freshness {
 /// What an answer was made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
+    Memory,
     Redis,
     Log,
 }
@@ -22,6 +26,7 @@ pub(crate) enum Source {
 impl Source {
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::Memory => "memory",
             Self::Redis => "redis",
             Self::Log => "log",
         }
@@ -29,12 +34,21 @@ impl Source {
 }
 
 impl Freshness {
-    pub(crate) const HEADER: &'static str = "freshness";
+    pub(crate) const HEADER: HeaderName = HeaderName::from_static("freshness");
 
-    /// The header: a dictionary (RFC 9651). Nothing is kept in this process, so the age is none.
-    pub(crate) fn to_header(self) -> String {
-        let stale = if self.stale { ", stale" } else { "" };
-        format!("position={}, source={}, age=0{stale}", self.position, self.source.name())
+    /// Of what is read at this moment.
+    pub(crate) fn now(position: Position, source: Source, stale: bool) -> Self {
+        Self { position, source, age_seconds: 0, stale }
+    }
+
+    /// The header: a dictionary (RFC 9651).
+    pub(crate) fn to_header(self) -> HeaderValue {
+        let Self { position, source, age_seconds, stale } = self;
+        let stale = if stale { ", stale" } else { "" };
+        let text =
+            format!("position={position}, source={}, age={age_seconds}{stale}", source.name());
+        // Names and numbers are visible ASCII.
+        HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("stale"))
     }
 }
 
@@ -44,9 +58,9 @@ mod tests {
 
     #[test]
     fn staleness_is_told_only_where_it_is_known() {
-        let fresh = Freshness { position: Position(7), source: Source::Redis, stale: false };
+        let fresh = Freshness::now(Position(7), Source::Redis, false);
         assert_eq!(fresh.to_header(), "position=7, source=redis, age=0");
-        let stale = Freshness { stale: true, source: Source::Log, ..fresh };
-        assert_eq!(stale.to_header(), "position=7, source=log, age=0, stale");
+        let stale = Freshness { stale: true, source: Source::Memory, age_seconds: 12, ..fresh };
+        assert_eq!(stale.to_header(), "position=7, source=memory, age=12, stale");
     }
 }

@@ -4,6 +4,7 @@ mod config;
 mod openapi;
 mod routes;
 
+mod front;
 mod lists;
 mod posts;
 
@@ -11,6 +12,11 @@ mod answer;
 mod cursor;
 mod freshness;
 mod list_query;
+mod post;
+mod reader;
+
+pub mod metrics;
+mod page_cache;
 
 mod reads;
 mod standing;
@@ -22,11 +28,14 @@ use std::time::Duration;
 use anyhow::Context as _;
 use event_log::{EventLog, PoolSettings};
 use http_api::TokenVerifier;
-use read_model::{KeySpace, Views};
+use http_api::layers;
+use read_model::{Announcements, KeySpace, Views};
 use service_runtime::{Ops, Readiness, Server, Tasks};
 use sqlx::PgPool;
 
 pub use config::Config;
+use front::Front;
+use page_cache::{Listener, PageCache};
 use reads::Reads;
 use routes::Service;
 use standing::{Standing, Watch};
@@ -34,8 +43,9 @@ use standing::{Standing, Watch};
 /// What runs, and how it ends.
 #[derive(Debug)]
 pub struct App {
-    http: Server,
+    http: Server<Front>,
     ops: Ops,
+    listener: Listener,
     watch: Watch,
     tasks: Tasks,
 }
@@ -43,6 +53,8 @@ pub struct App {
 impl App {
     /// Opens everything that is needed; Redis may come later.
     pub async fn build(config: Config) -> anyhow::Result<Self> {
+        service_runtime::describe(layers::METRICS)?;
+        service_runtime::describe(metrics::METRICS)?;
         let tokens = TokenVerifier::new(&config.auth)?;
         let readiness = Readiness::new();
         let tasks = Tasks::new(config.drain, &readiness);
@@ -55,18 +67,24 @@ impl App {
         let standing = Standing::new(store);
         let keys = KeySpace::new(&config.redis_prefix).context("INKSTREAM_REDIS_PREFIX")?;
         let url = config.redis_url.reveal();
+        let announcements =
+            Announcements::new(url, &keys).context("INKSTREAM_REDIS_URL cannot be used")?;
         let views = Views::new(url, keys, store.partitions, config.redis_limit())
             .context("INKSTREAM_REDIS_URL cannot be used")?;
 
         let log = EventLog::new(pool, store.partitions);
         let reads = Reads::new(views.clone(), log.clone(), standing.clone(), &config);
-        let service = Service { reads: Arc::new(reads), tokens };
+        let added = layers::added_headers(&config.cors);
+        let memory = PageCache::new(&config, standing.clone(), added);
+        let service = Service { memory: memory.clone(), reads: Arc::new(reads), tokens };
         let request_limit = Duration::from_secs(config.request_seconds);
         let router = routes::routes(service, request_limit, &config.cors);
+        let front = Front::new(memory.clone(), router);
         let http =
-            Server::bind(config.http_address, router, config.drain.limit_for_requests()).await?;
-        let watch = Watch { standing, views, log, check: readiness.check("reads") };
-        Ok(Self { http, ops, watch, tasks })
+            Server::bind(config.http_address, front, config.drain.limit_for_requests()).await?;
+        let listener = Listener { memory: memory.clone(), announcements };
+        let watch = Watch { standing, views, log, memory, check: readiness.check("reads") };
+        Ok(Self { http, ops, listener, watch, tasks })
     }
 
     /// Where readers are answered.
@@ -80,8 +98,9 @@ impl App {
 
     /// Serves until `shutdown` completes or a task ends, then lets work in hand finish.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { http, ops, watch, mut tasks } = self;
+        let Self { http, ops, listener, watch, mut tasks } = self;
         tasks.spawn("http", |stop| http.run(stop));
+        tasks.spawn("listener", |stop| listener.run(stop));
         tasks.spawn("watch", |stop| watch.run(stop));
         tasks.spawn_last("ops", |stop| ops.run(stop));
         tasks.run_until(shutdown).await

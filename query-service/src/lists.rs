@@ -10,6 +10,8 @@ use http_api::{Actor, Problem};
 use crate::answer::{Answer, Audience, IfNoneMatch, etag_of_bytes};
 use crate::cursor;
 use crate::list_query::ListQuery;
+use crate::metrics::count_read;
+use crate::reader::Reader;
 use crate::reads::List;
 use crate::routes::Service;
 
@@ -17,11 +19,11 @@ use crate::routes::Service;
 pub(crate) async fn posts(
     State(service): State<Service>,
     query: Result<Parameters, QueryRejection>,
-    actor: Option<Actor>,
+    reader: Reader,
     known: IfNoneMatch,
 ) -> Result<Response, Problem> {
     let query = ListQuery::parse(parameters(query)?)?;
-    answer(&service, &query, Audience::of(&actor), &known).await
+    answer(&service, &query, reader.audience(), &known).await
 }
 
 /// `GET /me/posts`
@@ -52,6 +54,7 @@ async fn answer(
     known: &IfNoneMatch,
 ) -> Result<Response, Problem> {
     let list = service.reads.list(&query.list, query.after, query.limit).await?;
+    count_read("list", list.freshness.source.name());
     let next = list.next.map(|place| cursor::encode(&query.list, place));
     let body = list_json(&list, next.as_deref());
     let etag = etag_of_bytes(&body);

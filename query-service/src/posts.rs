@@ -3,18 +3,21 @@
 use std::str::FromStr;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use domain::{AuthorId, Position, PostId, Slug};
-use http_api::{Actor, PathId, Problem};
-use read_model::{StoredPage, StoredRow};
+use domain::{Position, PostId, Slug};
+use http_api::{PathId, Problem};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::answer::{Answer, Audience, IfNoneMatch, VARY, etag_of_row};
-use crate::freshness::{Freshness, Source};
-use crate::reads::Found;
+use crate::answer::{Answer, Audience, IfNoneMatch, VARY};
+use crate::freshness::Freshness;
+use crate::metrics::{STALE, count_read};
+use crate::page_cache::Seen;
+use crate::post::{Page, Sight};
+use crate::reader::Reader;
+use crate::reads::ReadError;
 use crate::routes::Service;
 
 /// What stands behind `/posts/`: an id for whoever knows it, a slug for readers.
@@ -36,126 +39,171 @@ impl FromStr for Address {
 pub(crate) async fn page(
     State(service): State<Service>,
     PathId(address): PathId<Address>,
-    actor: Option<Actor>,
+    reader: Reader,
     known: IfNoneMatch,
 ) -> Result<Response, Problem> {
-    let asked = Asked { address, actor, base: "/posts" };
-    answer(&service, &asked, &known, |page, _| Ok(page.to_json())).await
+    let asked = Asked { address, reader, base: "/posts" };
+    answer(&service, &asked, &known, |page, _| Ok(page.body.clone())).await
 }
 
 /// `GET /post/{slug}`, kept from the article this began with.
 pub(crate) async fn article(
     State(service): State<Service>,
     PathId(slug): PathId<Slug>,
-    actor: Option<Actor>,
+    reader: Reader,
     known: IfNoneMatch,
 ) -> Result<Response, Problem> {
-    let asked = Asked { address: Address::Slug(slug), actor, base: "/post" };
+    let asked = Asked { address: Address::Slug(slug), reader, base: "/post" };
     answer(&service, &asked, &known, article_json).await
 }
 
 /// What one reader wants to see.
 struct Asked {
     address: Address,
-    actor: Option<Actor>,
+    reader: Reader,
     /// Where the slugs of this kind of page stand.
     base: &'static str,
-}
-
-/// What a reader may see of a post.
-enum Sight<'a> {
-    Page {
-        page: &'a StoredPage,
-        position: Position,
-        audience: Audience,
-    },
-    /// It has another slug by now.
-    Moved(&'a Slug),
-    Gone,
-    /// Nothing: it is not there, or not published.
-    Nothing,
 }
 
 async fn answer(
     service: &Service,
     asked: &Asked,
     known: &IfNoneMatch,
-    to_json: impl FnOnce(&StoredPage, PostId) -> Result<Bytes, Problem>,
+    to_json: impl FnOnce(&Page, PostId) -> Result<Bytes, Problem>,
 ) -> Result<Response, Problem> {
-    let (id, claimed) = match &asked.address {
-        Address::Id(id) => (*id, Position::ZERO),
-        Address::Slug(slug) => {
-            let claim = service.reads.claim_of(slug).await?.ok_or_else(not_found)?;
-            (claim.post_id, claim.position)
+    let (id, Seen { post, freshness }) = match asked.look(service).await {
+        Ok(found) => {
+            let found = found.ok_or_else(not_found)?;
+            count_read("page", found.1.freshness.source.name());
+            found
         }
-    };
-    let mut found = service.reads.post(id).await?;
-    let unsettled = match asked.sees(&found) {
-        Sight::Nothing => true,
-        // A row that has not seen the claim would lead from the new slug back to the old one.
-        Sight::Moved(_) => !found.includes(claimed),
-        Sight::Page { .. } | Sight::Gone => false,
-    };
-    if unsettled && found.freshness.source == Source::Redis {
-        // The post may have been published since. That one is not there, only the log can say.
-        found = service.reads.refold(id).await?;
-    }
-
-    let freshness = found.freshness;
-    match asked.sees(&found) {
-        Sight::Page { page, position, audience } => {
-            let etag = etag_of_row(found.incarnation, position);
-            let answer = Answer { body: to_json(page, id)?, etag, freshness, audience };
-            Ok(answer.unless_known(known))
+        Err(ReadError::Unavailable) => {
+            let copy = asked.stale_copy(service).ok_or(ReadError::Unavailable)?;
+            count_read("page", STALE);
+            copy
         }
-        Sight::Moved(slug) => Ok(asked.moved(slug, freshness)),
+        Err(error @ ReadError::Unreadable) => return Err(error.into()),
+    };
+    match &post.sight {
+        Sight::Page(page) => match asked.elsewhere(page) {
+            Some(slug) => asked.moved(slug, freshness),
+            None => {
+                let audience =
+                    if page.is_draft { Audience::OneReader } else { asked.reader.audience() };
+                let body = to_json(page, id)?;
+                let answer = Answer { body, etag: page.etag.clone(), freshness, audience };
+                Ok(answer.unless_known(known))
+            }
+        },
         Sight::Gone => Err(Problem::gone("this post was deleted")),
         Sight::Nothing => Err(not_found()),
     }
 }
 
 impl Asked {
-    fn sees<'a>(&self, found: &'a Found) -> Sight<'a> {
-        let Some(StoredRow { position, page }) = &found.row else { return Sight::Nothing };
-        let Some(page) = page else { return Sight::Gone };
-        let shown = |audience| Sight::Page { page, position: *position, audience };
-        match (&self.address, &page.slug) {
-            (Address::Slug(slug), Some(current)) if page.published && slug != current => {
-                Sight::Moved(current)
+    /// The post at the address as this reader may see it; `None` if the slug names none.
+    async fn look(&self, service: &Service) -> Result<Option<(PostId, Seen)>, ReadError> {
+        let (id, claimed) = match &self.address {
+            Address::Id(id) => (*id, Position::ZERO),
+            Address::Slug(slug) => match self.claim(service, slug).await? {
+                Some(claim) => (claim.post_id, claim.position),
+                None => return Ok(None),
+            },
+        };
+        let seen = self.post(service, id).await?;
+        let Sight::Page(page) = &seen.post.sight else { return Ok(Some((id, seen))) };
+        if self.elsewhere(page).is_none() || seen.post.includes(claimed) {
+            return Ok(Some((id, seen)));
+        }
+        // A row that has not seen the claim would lead from the new slug back to the old one.
+        self.refold(service, id).await.map(|seen| Some((id, seen)))
+    }
+
+    async fn claim(
+        &self,
+        service: &Service,
+        slug: &Slug,
+    ) -> Result<Option<domain::Claim>, ReadError> {
+        let reads = &service.reads;
+        match self.reader.audience() {
+            Audience::Everybody => {
+                let read = || {
+                    let (reads, slug) = (reads.clone(), slug.clone());
+                    async move { reads.claim_of(&slug).await }
+                };
+                service.memory.claim(slug, read).await
             }
-            _ if page.published => shown(Audience::of(&self.actor)),
-            // A draft has no address yet for anybody but its author.
-            (Address::Id(_), _) if self.is_author_of(page) => shown(Audience::OneReader),
-            _ => Sight::Nothing,
+            // What they have written is there, even if it was not a moment ago.
+            Audience::OneReader => match service.memory.known_claim(slug.as_str()) {
+                Some(claim) => Ok(Some(claim)),
+                None => reads.claim_of(slug).await,
+            },
         }
     }
 
-    fn is_author_of(&self, page: &StoredPage) -> bool {
-        #[derive(Deserialize)]
-        struct Card {
-            author: Author,
+    /// Whoever shows a token is not answered from memory, which may not have seen what they have.
+    async fn post(&self, service: &Service, id: PostId) -> Result<Seen, ReadError> {
+        let reads = service.reads.clone();
+        match self.reader.audience() {
+            Audience::Everybody => {
+                let read = || async move { reads.post(id, None).await };
+                service.memory.post(id, read).await
+            }
+            Audience::OneReader => {
+                reads.post(id, self.draft_reader()).await.map(|post| Seen::just_read(post.into()))
+            }
         }
-        #[derive(Deserialize)]
-        struct Author {
-            id: AuthorId,
+    }
+
+    async fn refold(&self, service: &Service, id: PostId) -> Result<Seen, ReadError> {
+        let reads = service.reads.clone();
+        match self.reader.audience() {
+            Audience::Everybody => {
+                let read = || async move { reads.refold(id, None).await };
+                service.memory.read_post(id, read).await
+            }
+            Audience::OneReader => {
+                reads.refold(id, self.draft_reader()).await.map(|post| Seen::just_read(post.into()))
+            }
         }
-        let Some(actor) = &self.actor else { return false };
-        let card = serde_json::from_slice::<Card>(&page.card);
-        card.is_ok_and(|card| card.author.id == actor.author_id)
+    }
+
+    /// The last that was seen of the post, by anybody.
+    fn stale_copy(&self, service: &Service) -> Option<(PostId, Seen)> {
+        let id = match &self.address {
+            Address::Id(id) => *id,
+            Address::Slug(slug) => service.memory.known_claim(slug.as_str())?.post_id,
+        };
+        Some((id, service.memory.stale_copy(id)?))
+    }
+
+    /// Who is shown a draft, if it is theirs: it has no address yet but its id.
+    fn draft_reader(&self) -> Option<&domain::AuthorId> {
+        match &self.address {
+            Address::Id(_) => self.reader.author(),
+            Address::Slug(_) => None,
+        }
+    }
+
+    /// Where the page is, if not at the slug that is asked for.
+    fn elsewhere<'a>(&self, page: &'a Page) -> Option<&'a Slug> {
+        match &self.address {
+            Address::Id(_) => None,
+            Address::Slug(slug) => page.slug.as_ref().filter(|current| *current != slug),
+        }
     }
 
     /// Not for good, whatever the number says: a post may take an earlier slug of its own again. So caches
     /// are told what they are told of the page.
-    fn moved(&self, slug: &Slug, freshness: Freshness) -> Response {
+    fn moved(&self, slug: &Slug, freshness: Freshness) -> Result<Response, Problem> {
+        let location = HeaderValue::try_from(format!("{}/{slug}", self.base));
         let headers = [
-            (header::LOCATION.as_str(), format!("{}/{slug}", self.base)),
+            (header::LOCATION, location.map_err(|_| Problem::internal())?),
             (Freshness::HEADER, freshness.to_header()),
         ];
-        let caching = [
-            (header::CACHE_CONTROL, Audience::of(&self.actor).cache_control()),
-            (header::VARY, VARY),
-        ];
-        (StatusCode::MOVED_PERMANENTLY, headers, caching).into_response()
+        let caching =
+            [(header::CACHE_CONTROL, self.reader.audience().cache_control()), (header::VARY, VARY)];
+        Ok((StatusCode::MOVED_PERMANENTLY, headers, caching).into_response())
     }
 }
 
@@ -163,19 +211,20 @@ fn not_found() -> Problem {
     Problem::not_found("no such post is published")
 }
 
-fn article_json(page: &StoredPage, id: PostId) -> Result<Bytes, Problem> {
+fn article_json(page: &Page, id: PostId) -> Result<Bytes, Problem> {
     #[derive(Deserialize)]
-    struct Card<'a> {
+    struct Members<'a> {
         #[serde(borrow)]
         title: &'a RawValue,
         #[serde(borrow)]
+        content: &'a RawValue,
+        #[serde(borrow)]
         slug: &'a RawValue,
     }
-    let Card { title, slug } = serde_json::from_slice(&page.card).map_err(|error| {
-        tracing::error!(post.id = %id, "The card of post {id} cannot be read: {error}");
+    let Members { title, content, slug } = serde_json::from_slice(&page.body).map_err(|error| {
+        tracing::error!(post.id = %id, "The page of post {id} cannot be read: {error}");
         Problem::internal()
     })?;
-    let before = format!("{{\"uid\":\"{id}\",\"title\":{title},\"content\":");
-    let behind = format!(",\"slug\":{slug}}}");
-    Ok([before.as_bytes(), &page.content, behind.as_bytes()].concat().into())
+    Ok(format!("{{\"uid\":\"{id}\",\"title\":{title},\"content\":{content},\"slug\":{slug}}}")
+        .into())
 }

@@ -14,12 +14,14 @@ use http_api::{CorsArgs, TokenVerifier};
 
 use crate::lists;
 use crate::openapi;
+use crate::page_cache::PageCache;
 use crate::posts;
 use crate::reads::Reads;
 
 /// What handlers work with.
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
+    pub(crate) memory: PageCache,
     pub(crate) reads: Arc<Reads>,
     pub(crate) tokens: TokenVerifier,
 }
@@ -30,11 +32,14 @@ impl FromRef<Service> for TokenVerifier {
     }
 }
 
+/// The route of pages, most of which are sent before any route is looked for.
+pub(crate) const PAGE: &str = "/posts/{address}";
+
 /// `GET` here takes `HEAD` as well.
 pub(crate) fn routes(service: Service, time_limit: Duration, cors: &CorsArgs) -> Router {
     let routes = Router::new()
         .route("/posts", get(lists::posts))
-        .route("/posts/{address}", get(posts::page))
+        .route(PAGE, get(posts::page))
         .route("/me/posts", get(lists::own_posts))
         .route("/post/{slug}", get(posts::article))
         .merge(http_api::openapi::serve(openapi::document()));

@@ -12,6 +12,8 @@ use service_runtime::Check;
 use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::page_cache::PageCache;
+
 /// How long a server has to tell that it is there. More than readers wait: a slow one still helps.
 const LIMIT: Duration = Duration::from_secs(1);
 
@@ -51,6 +53,7 @@ pub(crate) struct Watch {
     pub(crate) standing: Standing,
     pub(crate) views: Views,
     pub(crate) log: EventLog,
+    pub(crate) memory: PageCache,
     pub(crate) check: Check,
 }
 
@@ -67,6 +70,7 @@ impl Watch {
             if let Some(incarnation) = incarnation {
                 self.standing.incarnation.store(incarnation, Ordering::Relaxed);
             }
+            self.memory.measure();
             // One of them is enough for pages: warm ones need no Postgres, and none needs Redis.
             if redis.silences > 0 && postgres.silences > 0 {
                 self.check.not_ready("neither Redis nor Postgres answers");

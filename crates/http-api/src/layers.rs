@@ -1,15 +1,18 @@
 //! What surrounds every handler: limits on size and time, refusals in one shape, and numbers.
 
 use std::any::Any;
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
+use futures::FutureExt as _;
 use metrics::Label;
 use service_runtime::{Metric, MetricKind};
+use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::body::MAX_BODY_BYTES;
@@ -50,6 +53,25 @@ where
     routes.layer(from_fn(forbid_sniffing)).layer(from_fn(count))
 }
 
+/// What these surroundings put on the answer to a request that names no origin: always the same, so that it
+/// can be known without asking.
+pub fn added_headers(cors: &CorsArgs) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if let Some(cors) = cors.layer() {
+        let nothing =
+            service_fn(async |_: Request| Ok::<Response, Infallible>(Response::default()));
+        // Nobody is waited for, so it answers at once.
+        let answer = cors.layer(nothing).oneshot(Request::default()).now_or_never();
+        if let Some(Ok(answer)) = answer {
+            headers.extend(answer.into_parts().0.headers);
+        }
+    }
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    headers
+}
+
+const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+
 /// Ends a request that takes too long, be it that we are slow or that its body never arrives.
 async fn limit_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {
     let answer = tokio::time::timeout(limit, next.run(request)).await;
@@ -66,8 +88,7 @@ fn answer_for_panic(_panic: Box<dyn Any + Send>) -> Response {
 /// Keeps browsers from guessing that what somebody wrote might be a page or a script.
 async fn forbid_sniffing(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
-    let nosniff = HeaderValue::from_static("nosniff");
-    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     response
 }
 

@@ -4,6 +4,7 @@
 //! The projector folds events as they come, the query service folds one page that is missing, and both use
 //! the same functions and the same script. Reading the log is `event-log`'s.
 
+mod announcements;
 mod guard;
 mod keys;
 mod lists;
@@ -14,6 +15,7 @@ mod views;
 /// Counts up when the same events come to give another view.
 pub const VIEW_VERSION: u32 = 2;
 
+pub use announcements::{Announcements, Heard};
 pub use guard::{Judgement, Watermark, judge};
 pub use keys::{KeySpace, PrefixError};
 pub use lists::{ListName, Place};

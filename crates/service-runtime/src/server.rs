@@ -1,20 +1,25 @@
-//! Serves a router over HTTP/1.1 until told to stop, and then finishes what it has accepted.
+//! Serves a router, or what stands before one, over HTTP/1.1 until told to stop, and then finishes what it has accepted.
 //!
 //! In place of `axum::serve`, which waits for ever: for the headers of a request, and when stopping for
 //! a client that has sent half of one.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
+use axum::response::Response;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tower::Service;
 
 /// How long a connection may take to send the head of its next request, idle time included. Longer
 /// than most proxies and clients keep an idle connection, so that it is they who close it.
@@ -22,26 +27,31 @@ const HEADER_READ_LIMIT: Duration = Duration::from_secs(75);
 
 /// A listening socket and what answers there.
 #[derive(Debug)]
-pub struct Server {
+pub struct Server<S = Router> {
     listener: TcpListener,
     address: SocketAddr,
-    router: Router,
+    service: S,
     finish_within: Duration,
 }
 
-impl Server {
+impl<S> Server<S>
+where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+{
     /// Opens the port; port 0 lets the system choose one. Once stopped, requests in hand have
     /// `finish_within` to end.
     pub async fn bind(
         address: SocketAddr,
-        router: Router,
+        service: S,
         finish_within: Duration,
     ) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("could not listen on {address}"))?;
         let address = listener.local_addr().context("while looking up the port we listen on")?;
-        Ok(Self { listener, address, router, finish_within })
+        Ok(Self { listener, address, service, finish_within })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -59,7 +69,7 @@ impl Server {
             };
             match accepted {
                 Ok((stream, _peer)) => {
-                    connections.spawn(serve(stream, self.router.clone(), stop.clone()));
+                    connections.spawn(serve(stream, self.service.clone(), stop.clone()));
                 }
                 Err(error) => {
                     // Most likely too many open files, which passes as connections end; or the
@@ -81,7 +91,12 @@ impl Server {
     }
 }
 
-async fn serve(stream: TcpStream, router: Router, stop: CancellationToken) {
+async fn serve<S>(stream: TcpStream, service: S, stop: CancellationToken)
+where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+{
     // Answers are small and written at once; waiting for more to send only delays them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set: {error}");
@@ -89,7 +104,7 @@ async fn serve(stream: TcpStream, router: Router, stop: CancellationToken) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ_LIMIT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut connection = pin!(connection);
     let outcome = tokio::select! {
         outcome = connection.as_mut() => outcome,

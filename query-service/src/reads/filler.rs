@@ -33,6 +33,10 @@ impl Filler {
     pub(crate) fn offer(&self, folded: Folded, marks: &HashMap<Partition, Watermark>) {
         let mut fills: HashMap<Partition, Fill> = HashMap::new();
         for (id, row) in folded.rows {
+            // A row that stands before an event of its post is the projector's to set aside.
+            if folded.unreadable.contains(&id) {
+                continue;
+            }
             let partition = self.warm.views.partition_of(id);
             let Some(mark) = marks.get(&partition) else { continue };
             // Of another life than the log was read in: whether these rows belong there, nobody knows.
@@ -84,7 +88,9 @@ impl Filler {
                     if found.incarnation != folded.incarnation {
                         return "refused";
                     }
-                    let rows: Vec<(PostId, Row)> = folded.rows.into_iter().collect();
+                    let unreadable = folded.unreadable;
+                    let rows = folded.rows.into_iter().filter(|(id, _)| !unreadable.contains(id));
+                    let rows: Vec<(PostId, Row)> = rows.collect();
                     let (incarnation, epoch) = (found.incarnation, found.epoch);
                     fill = Fill { incarnation, epoch, as_of: folded.as_of, rows, ..fill };
                 }

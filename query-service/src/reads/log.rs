@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use domain::post::PostEvent;
 use domain::{Claim, Position, PostId, Recorded, Slug, StoredEvent as _};
@@ -31,7 +31,7 @@ pub(crate) struct Folded {
     /// No event of these pages at or below it is missing.
     pub(crate) as_of: Position,
     pub(crate) rows: HashMap<PostId, Row>,
-    /// Those with an event that this program cannot read: what they show is not known here.
+    /// Those with an event that this program cannot read: their rows, if any, stand before it.
     pub(crate) unreadable: HashSet<PostId>,
 }
 
@@ -46,28 +46,33 @@ impl Log {
         }
     }
 
-    /// Folds these pages from all their events.
+    /// Folds these pages from all their events, or from those before one that cannot be read.
     pub(crate) async fn fold(&self, ids: &[PostId]) -> Result<Folded, ReadError> {
         metrics::counter!("folds_total").increment(1);
+        let begun = Instant::now();
         let incarnation = self.standing.incarnation();
         let Pages { as_of, events } = self.read(|| self.events.pages(ids)).await?;
         let mut unreadable = HashSet::new();
         let mut readable: Vec<Recorded<PostEvent>> = Vec::with_capacity(events.len());
         for event in events {
             let (position, stream_id) = (event.position, event.stream_id.clone());
+            let id = stream_id.parse::<PostId>();
+            if id.as_ref().is_ok_and(|id| unreadable.contains(id)) {
+                continue;
+            }
             match PostEvent::decode(event) {
                 Ok(event) => readable.push(event),
                 Err(error) => {
                     tracing::error!(
                         post.id = stream_id, %position,
-                        "The page of post {stream_id} cannot be folded: {error} (position {position})"
+                        "The page of post {stream_id} ends before position {position}: {error}"
                     );
-                    unreadable.extend(stream_id.parse::<PostId>());
+                    unreadable.extend(id);
                 }
             }
         }
-        let mut rows = fold_pages(&readable);
-        rows.retain(|id, _| !unreadable.contains(id));
+        let rows = fold_pages(&readable);
+        metrics::histogram!("fold_duration_seconds").record(begun.elapsed());
         Ok(Folded { incarnation, as_of, rows, unreadable })
     }
 
@@ -82,7 +87,9 @@ impl Log {
     {
         let read = timeout(self.time_limit, async {
             // Without a bound, the readers of a lost Redis would fill the memory while they wait here.
+            let waiting = Waiting::begin();
             let _turn = self.turns.acquire().await?;
+            drop(waiting);
             let mut attempts = 0..=self.connections;
             loop {
                 match read().await {
@@ -101,6 +108,22 @@ impl Log {
         metrics::counter!("log_failures_total").increment(1);
         tracing::debug!("The log does not help a reader: {why}");
         Err(ReadError::Unavailable)
+    }
+}
+
+/// Counts one who waits for a turn, until it is dropped.
+struct Waiting;
+
+impl Waiting {
+    fn begin() -> Self {
+        metrics::gauge!("log_reads_waiting").increment(1.0);
+        Self
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        metrics::gauge!("log_reads_waiting").decrement(1.0);
     }
 }
 

@@ -3,7 +3,7 @@
 //! What a reader may see of them is the handlers' to judge.
 
 mod filler;
-mod flights;
+pub(crate) mod flights;
 mod list;
 mod log;
 mod warm;
@@ -11,13 +11,14 @@ mod warm;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use domain::{Claim, Partition, Position, PostId, Slug};
+use domain::{AuthorId, Claim, Partition, Position, PostId, Slug};
 use event_log::EventLog;
 use http_api::Problem;
 use read_model::{StoredRow, Views, Watermark};
 
 use crate::config::Config;
 use crate::freshness::{Freshness, Source};
+use crate::post::{Post, Sight};
 use crate::standing::Standing;
 use filler::Filler;
 use flights::Flights;
@@ -32,7 +33,6 @@ pub(crate) struct Reads {
     warm: Warm,
     log: Log,
     filler: Filler,
-    slugs: Flights<Slug, Result<Option<Claim>, ReadError>>,
     folds: Flights<Vec<PostId>, Result<Arc<Refold>, ReadError>>,
 }
 
@@ -45,20 +45,12 @@ pub(crate) struct Found {
     pub(crate) freshness: Freshness,
 }
 
-impl Found {
-    /// Whether everything that happened to the post up to a position is in it.
-    pub(crate) fn includes(&self, position: Position) -> bool {
-        let row = self.row.as_ref().map_or(Position::ZERO, |row| row.position);
-        row.max(self.freshness.position) >= position
-    }
-}
-
 /// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReadError {
     /// Nothing that could answer does so in time.
     Unavailable,
-    /// The page holds an event that this program cannot read.
+    /// The post holds an event that this program cannot read, and before that there was nothing to show.
     Unreadable,
 }
 
@@ -89,7 +81,7 @@ impl Reads {
         let log = Log::new(log, standing.clone(), config);
         let warm = Warm { views, standing, time_limit: config.redis_limit() };
         let filler = Filler::new(warm.clone(), log.clone());
-        Self { warm, log, filler, slugs: Flights::new(), folds: Flights::new() }
+        Self { warm, log, filler, folds: Flights::new() }
     }
 
     /// The post that a slug names, or named: that never changes within a life of the store.
@@ -99,48 +91,63 @@ impl Reads {
         if let Some(Some(claim)) = remembered {
             return Ok(Some(claim));
         }
-        let (log, filler, asked) = (self.log.clone(), self.filler.clone(), slug.clone());
-        let look_up = async move || {
-            let claim = log.claim_of(&asked).await?;
-            if let Some(claim) = claim {
-                filler.remember(incarnation, asked, claim);
-            }
-            Ok(claim)
-        };
-        self.slugs.join(slug, look_up).await.unwrap_or(Err(ReadError::Unavailable))
+        let claim = self.log.claim_of(slug).await?;
+        if let Some(claim) = claim {
+            self.filler.remember(incarnation, slug.clone(), claim);
+        }
+        Ok(claim)
+    }
+
+    /// A post as this reader may see it, or everybody.
+    pub(crate) async fn post(
+        &self,
+        id: PostId,
+        reader: Option<&AuthorId>,
+    ) -> Result<Post, ReadError> {
+        let found = self.find(id).await?;
+        let post = Post::of(&found, reader);
+        match (&post.sight, post.freshness.source) {
+            // It may have been published since. That one is not there, only the log can say.
+            (Sight::Nothing, Source::Redis) => self.refold(id, reader).await,
+            (Sight::Nothing, Source::Log | Source::Memory) => known_to_be_nothing(post),
+            (Sight::Page(_) | Sight::Gone, _) => Ok(post),
+        }
+    }
+
+    /// The same from the log, where what Redis has does not settle the question.
+    pub(crate) async fn refold(
+        &self,
+        id: PostId,
+        reader: Option<&AuthorId>,
+    ) -> Result<Post, ReadError> {
+        // The projector brings the row up to date; a second hand would only be in its way.
+        let post = Post::of(&self.refold_under(id, None).await?, reader);
+        match post.sight {
+            Sight::Nothing => known_to_be_nothing(post),
+            Sight::Page(_) | Sight::Gone => Ok(post),
+        }
     }
 
     /// A post: as Redis has it, or else as the log does.
-    pub(crate) async fn post(&self, id: PostId) -> Result<Found, ReadError> {
+    async fn find(&self, id: PostId) -> Result<Found, ReadError> {
         let answer = self.warm.answer(self.warm.views.row(id)).await;
         let found = answer.unwrap_or_default();
         match (self.warm.valid(found.watermark), found.row) {
             (Some(mark), Some(row)) => {
-                count("page", Source::Redis);
-                let position = mark.point.position;
                 let stale = found.quarantined.is_some();
-                let freshness = Freshness { position, source: Source::Redis, stale };
+                let freshness = Freshness::now(mark.point.position, Source::Redis, stale);
                 Ok(Found { row: Some(row), incarnation: mark.incarnation, freshness })
             }
             (mark, _) => self.refold_under(id, mark).await,
         }
     }
 
-    /// A post as the log has it, where what Redis has does not settle the question.
-    pub(crate) async fn refold(&self, id: PostId) -> Result<Found, ReadError> {
-        // The projector brings the row up to date; a second hand would only be in its way.
-        self.refold_under(id, None).await
-    }
-
     async fn refold_under(&self, id: PostId, mark: Option<Watermark>) -> Result<Found, ReadError> {
         let partition = self.warm.views.partition_of(id);
         let marks: Marks = mark.into_iter().map(|mark| (partition, mark)).collect();
         let refold = self.fold(vec![id], marks).await?;
-        if refold.unreadable.contains(&id) {
-            return Err(ReadError::Unreadable);
-        }
-        count("page", Source::Log);
-        let freshness = Freshness { position: refold.as_of, source: Source::Log, stale: false };
+        let stale = refold.unreadable.contains(&id);
+        let freshness = Freshness::now(refold.as_of, Source::Log, stale);
         let row = refold.rows.get(&id).cloned();
         Ok(Found { row, incarnation: refold.incarnation, freshness })
     }
@@ -174,6 +181,7 @@ impl TryFrom<&Folded> for Refold {
     }
 }
 
-fn count(view: &'static str, source: Source) {
-    metrics::counter!("reads_total", "view" => view, "source" => source.name()).increment(1);
+/// What an event would have shown that this program cannot read, nobody knows here.
+fn known_to_be_nothing(post: Post) -> Result<Post, ReadError> {
+    if post.freshness.stale { Err(ReadError::Unreadable) } else { Ok(post) }
 }

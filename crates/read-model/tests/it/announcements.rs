@@ -1,0 +1,54 @@
+//! Hearing of changes, and knowing when none can be heard.
+
+use domain::{Claim, Partition, Position};
+use read_model::{Advance, Announcements, Guarded, Heard, KeySpace};
+use testkit::{own_redis, shared};
+use tokio::sync::mpsc;
+
+use crate::support::{Post, Store, advance};
+
+#[tokio::test]
+async fn a_change_is_heard_with_its_slugs_by_either_protocol() {
+    let store = Store::new().await;
+    let url = &shared().redis_url;
+    let resp2 = url.split('?').next().unwrap();
+    let (mut by_resp3, mut by_resp2) = (listen(url, &store.prefix), listen(resp2, &store.prefix));
+    assert_eq!(by_resp3.recv().await, Some(Heard::Beginning));
+    assert_eq!(by_resp2.recv().await, Some(Heard::Beginning));
+
+    let post = Post::drafted(1).published(2);
+    let slug: domain::Slug = "on-writing".parse().unwrap();
+    let claim = Claim { post_id: post.id, position: Position(2) };
+    let slugs = vec![(slug.clone(), claim)];
+    let run = Advance { slugs, ..advance(Partition(0), 0, 2, vec![(post.id, post.row_at(2))]) };
+    assert_eq!(store.advance(run).await, Guarded::Written);
+
+    let change = Some(Heard::Change(post.id, vec![slug]));
+    assert_eq!(by_resp3.recv().await, change);
+    assert_eq!(by_resp2.recv().await, change);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_closed_or_stalls_is_known_as_such() {
+    let (proxy, url) = shared().redis_proxy();
+    let mut heard = listen(&url, "any");
+    assert_eq!(heard.recv().await, Some(Heard::Beginning));
+    proxy.stall();
+    assert_eq!(heard.recv().await, None);
+
+    let mut redis = own_redis().await;
+    let mut heard = listen(&redis.url(), "any");
+    assert_eq!(heard.recv().await, Some(Heard::Beginning));
+    redis.kill().unwrap();
+    assert_eq!(heard.recv().await, None);
+}
+
+/// What is heard on one connection.
+fn listen(url: &str, prefix: &str) -> mpsc::UnboundedReceiver<Heard> {
+    let announcements = Announcements::new(url, &KeySpace::new(prefix).unwrap()).unwrap();
+    let (tell, heard) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        announcements.hear(|news| drop(tell.send(news))).await;
+    });
+    heard
+}

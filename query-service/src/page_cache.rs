@@ -1,0 +1,284 @@
+//! Pages that were read lately, ready to be sent, bounded in bytes.
+//!
+//! What is kept is fresh until a change is announced or its lifetime is over. Then it stays as a stale copy,
+//! for when nothing else answers.
+
+mod kept;
+mod listener;
+mod moments;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::http::HeaderMap;
+use domain::{Claim, PostId, Slug};
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder};
+
+use crate::answer::{Answer, Audience, IfNoneMatch};
+use crate::config::Config;
+use crate::freshness::{Freshness, Source};
+use crate::post::{Page, Post, Sight};
+use crate::reads::ReadError;
+use crate::reads::flights::Flights;
+use crate::standing::Standing;
+use kept::{ByBytes, Key, Sought, Value};
+use moments::{Moment, Moments};
+
+pub(crate) use kept::Kept;
+pub(crate) use listener::Listener;
+
+/// For how long anything is believed that no announcement may ever end: while none is heard, and of what is
+/// not there.
+const UNHEARD_LIFETIME: Duration = Duration::from_secs(1);
+
+/// The whole of a page must fit into one of the parts that are locked apart.
+const BYTES_OF_A_PART: usize = 4 << 20;
+
+/// Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct PageCache {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// Without it, those who ask at the same time still share one read.
+    cache: Option<Cache<Key, Value, ByBytes>>,
+    moments: Moments,
+    lifetime: Duration,
+    standing: Standing,
+    /// What surrounds every route puts these on its answer.
+    added: HeaderMap,
+    posts: Flights<(PostId, Moment), Result<Arc<Post>, ReadError>>,
+    slugs: Flights<(Slug, Moment), Result<Option<Claim>, ReadError>>,
+}
+
+/// A post, and how fresh it is by now.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) post: Arc<Post>,
+    pub(crate) freshness: Freshness,
+}
+
+impl Seen {
+    pub(crate) fn just_read(post: Arc<Post>) -> Self {
+        Self { freshness: post.freshness, post }
+    }
+
+    fn kept(kept: &Kept) -> Self {
+        let age_seconds = kept.read_at.elapsed().as_secs();
+        let freshness = Freshness { source: Source::Memory, age_seconds, ..kept.post.freshness };
+        Self { post: kept.post.clone(), freshness }
+    }
+}
+
+impl PageCache {
+    pub(crate) fn new(config: &Config, standing: Standing, added: HeaderMap) -> Self {
+        let inner = Inner {
+            cache: (config.memory_mib > 0).then(|| cache(config.memory_mib << 20)),
+            moments: Moments::new(),
+            lifetime: config.memory_lifetime(),
+            standing,
+            added,
+            posts: Flights::new(),
+            slugs: Flights::new(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub(crate) fn is_on(&self) -> bool {
+        self.inner.cache.is_some()
+    }
+
+    /// A post as everybody may see it: as it is kept while that is fresh, or else as `read` finds it, once
+    /// for all who ask in the same moment.
+    pub(crate) async fn post<F>(
+        &self,
+        id: PostId,
+        read: impl FnOnce() -> F,
+    ) -> Result<Seen, ReadError>
+    where
+        F: Future<Output = Result<Post, ReadError>> + Send + 'static,
+    {
+        if let Some(kept) = self.fresh(id) {
+            return Ok(Seen::kept(&kept));
+        }
+        self.read_post(id, read).await
+    }
+
+    /// The same where what is kept is known not to do.
+    pub(crate) async fn read_post<F>(
+        &self,
+        id: PostId,
+        read: impl FnOnce() -> F,
+    ) -> Result<Seen, ReadError>
+    where
+        F: Future<Output = Result<Post, ReadError>> + Send + 'static,
+    {
+        // Before the read begins: what is announced from here on ends what it finds, and whoever asks after
+        // such an announcement does not join it.
+        let moment = self.inner.moments.of_post(id);
+        let begin = || {
+            let (memory, read_at, read) = (self.clone(), Instant::now(), read());
+            async move {
+                let post = Arc::new(read.await?);
+                memory.keep(id, post.clone(), moment, read_at);
+                Ok(post)
+            }
+        };
+        let post = self.inner.posts.join(&(id, moment), begin).await;
+        post.unwrap_or(Err(ReadError::Unavailable)).map(Seen::just_read)
+    }
+
+    /// The post that a slug names, or named: remembered, or as `read` finds it. That there is none is
+    /// believed for a moment only.
+    pub(crate) async fn claim<F>(
+        &self,
+        slug: &Slug,
+        read: impl FnOnce() -> F,
+    ) -> Result<Option<Claim>, ReadError>
+    where
+        F: Future<Output = Result<Option<Claim>, ReadError>> + Send + 'static,
+    {
+        let moment = self.inner.moments.of_slug(slug);
+        match self.get(Sought::Slug(slug.as_str())) {
+            Some(Value::Claim { incarnation, claim }) if self.is_present(incarnation) => {
+                return Ok(Some(claim));
+            }
+            Some(Value::Unclaimed { moment: then, read_at })
+                if then == moment && read_at.elapsed() < self.lifetime_of_nothing() =>
+            {
+                return Ok(None);
+            }
+            Some(Value::Post(_) | Value::Claim { .. } | Value::Unclaimed { .. }) | None => {}
+        }
+        let begin = || {
+            let (memory, read_at, read) = (self.clone(), Instant::now(), read());
+            let (incarnation, slug) = (self.inner.standing.incarnation(), slug.clone());
+            async move {
+                let claim = read.await?;
+                let value = match claim {
+                    Some(claim) => Value::Claim { incarnation, claim },
+                    None => Value::Unclaimed { moment, read_at },
+                };
+                memory.put(Key::Slug(slug), value);
+                Ok(claim)
+            }
+        };
+        let claim = self.inner.slugs.join(&(slug.clone(), moment), begin).await;
+        claim.unwrap_or(Err(ReadError::Unavailable))
+    }
+
+    /// What is remembered of a slug, which does not change.
+    pub(crate) fn known_claim(&self, slug: &str) -> Option<Claim> {
+        match self.get(Sought::Slug(slug))? {
+            Value::Claim { incarnation, claim } => self.is_present(incarnation).then_some(claim),
+            Value::Post(_) | Value::Unclaimed { .. } => None,
+        }
+    }
+
+    /// What is kept of a post, if it is fresh.
+    pub(crate) fn fresh(&self, id: PostId) -> Option<Arc<Kept>> {
+        self.kept(id).filter(|kept| self.is_fresh(id, kept))
+    }
+
+    /// What is kept of a post, for when nothing else answers: it is known to be behind. That something is not
+    /// there does not follow from its not having been there.
+    pub(crate) fn stale_copy(&self, id: PostId) -> Option<Seen> {
+        let mut seen = Seen::kept(&*self.kept(id)?);
+        seen.freshness.stale = true;
+        match seen.post.sight {
+            Sight::Page(_) | Sight::Gone => Some(seen),
+            Sight::Nothing => None,
+        }
+    }
+
+    /// How much is kept, for whoever watches.
+    pub(crate) fn measure(&self) {
+        let Some(cache) = &self.inner.cache else { return };
+        metrics::gauge!("memory_bytes").set(cache.weight() as f64);
+        metrics::gauge!("memory_entries").set(cache.len() as f64);
+    }
+
+    fn keep(&self, id: PostId, post: Arc<Post>, moment: Moment, read_at: Instant) {
+        let newer = |kept: Arc<Kept>| kept.post.position > post.position;
+        // Of two reads in one moment the one that saw more may end first.
+        if !self.is_on() || self.fresh(id).is_some_and(newer) {
+            return;
+        }
+        let headers = match &post.sight {
+            // Nobody but its author reads a draft, and nobody is asked here who is reading.
+            Sight::Page(page) if page.is_draft => return,
+            Sight::Page(page) => self.headers(page, post.freshness),
+            Sight::Gone | Sight::Nothing => HeaderMap::new(),
+        };
+        self.put(Key::Post(id), Value::Post(Arc::new(Kept { post, headers, moment, read_at })));
+    }
+
+    fn headers(&self, page: &Page, freshness: Freshness) -> HeaderMap {
+        let freshness = Freshness { source: Source::Memory, ..freshness };
+        let (body, etag) = (page.body.clone(), page.etag.clone());
+        let answer = Answer { body, etag, freshness, audience: Audience::Everybody };
+        let mut headers = answer.unless_known(&IfNoneMatch::default()).into_parts().0.headers;
+        for (name, value) in &self.inner.added {
+            headers.append(name, value.clone());
+        }
+        headers
+    }
+
+    fn is_fresh(&self, id: PostId, kept: &Kept) -> bool {
+        let lifetime = match kept.post.sight {
+            Sight::Nothing => self.lifetime_of_nothing(),
+            Sight::Page(_) | Sight::Gone if self.inner.moments.are_heard() => self.inner.lifetime,
+            Sight::Page(_) | Sight::Gone => self.lifetime_of_nothing(),
+        };
+        kept.moment == self.inner.moments.of_post(id) && kept.read_at.elapsed() < lifetime
+    }
+
+    fn lifetime_of_nothing(&self) -> Duration {
+        self.inner.lifetime.min(UNHEARD_LIFETIME)
+    }
+
+    fn kept(&self, id: PostId) -> Option<Arc<Kept>> {
+        match self.get(Sought::Post(id))? {
+            Value::Post(kept) => self.is_present(kept.post.incarnation).then_some(kept),
+            Value::Claim { .. } | Value::Unclaimed { .. } => None,
+        }
+    }
+
+    /// Of a life that is over nothing is shown: it may never have happened.
+    fn is_present(&self, incarnation: u32) -> bool {
+        incarnation >= self.inner.standing.incarnation()
+    }
+
+    fn get(&self, key: Sought<'_>) -> Option<Value> {
+        self.inner.cache.as_ref()?.get(&key)
+    }
+
+    fn put(&self, key: Key, value: Value) {
+        if let Some(cache) = &self.inner.cache {
+            cache.insert(key, value);
+        }
+    }
+}
+
+fn cache(bytes: usize) -> Cache<Key, Value, ByBytes> {
+    let parts = (bytes / BYTES_OF_A_PART).clamp(1, 64);
+    let options = OptionsBuilder::new()
+        .weight_capacity(bytes as u64)
+        .estimated_items_capacity(bytes / 2048)
+        .shards(parts)
+        .build();
+    // Fails only where one of the first two is not given.
+    let options = options.unwrap_or_else(|error| unreachable!("{error}"));
+    Cache::with_options(
+        options,
+        ByBytes,
+        DefaultHashBuilder::default(),
+        DefaultLifecycle::default(),
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! What is kept, under which key, and what it weighs.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::http::HeaderMap;
+use domain::{Claim, PostId, Slug};
+use quick_cache::{Equivalent, Weighter};
+
+use super::moments::Moment;
+use crate::post::{Post, Sight};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Key {
+    Post(PostId),
+    Slug(Slug),
+}
+
+/// A key that is looked for: who looks need not own it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Sought<'a> {
+    Post(PostId),
+    Slug(&'a str),
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Value {
+    Post(Arc<Kept>),
+    /// The post that a slug names, or named: in this life of the store, for good.
+    Claim {
+        incarnation: u32,
+        claim: Claim,
+    },
+    /// A slug that named no post.
+    Unclaimed {
+        moment: Moment,
+        read_at: Instant,
+    },
+}
+
+/// A post as it was read.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) post: Arc<Post>,
+    /// What its page is sent with, while it has no age.
+    pub(crate) headers: HeaderMap,
+    pub(super) moment: Moment,
+    /// Before it was read, to be exact.
+    pub(crate) read_at: Instant,
+}
+
+impl Key {
+    fn sought(&self) -> Sought<'_> {
+        match self {
+            Self::Post(id) => Sought::Post(*id),
+            Self::Slug(slug) => Sought::Slug(slug.as_str()),
+        }
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.sought().hash(state);
+    }
+}
+
+impl Equivalent<Key> for Sought<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        *self == key.sought()
+    }
+}
+
+/// In bytes, roughly, and rather too much than too little.
+#[derive(Debug, Clone)]
+pub(super) struct ByBytes;
+
+impl Weighter<Key, Value> for ByBytes {
+    fn weight(&self, key: &Key, value: &Value) -> u64 {
+        // What the library keeps for an entry: the key, the value, its place in two tables.
+        const OF_THE_ENTRY: usize = 192;
+        // A table of headers, and what is counted for those who share it.
+        const OF_A_POST: usize = 320;
+        const OF_A_PAGE: usize = 1600;
+        let of_key = match key {
+            Key::Post(_) => 0,
+            Key::Slug(slug) => slug.as_str().len(),
+        };
+        let of_value = match value {
+            Value::Post(kept) => match &kept.post.sight {
+                Sight::Page(page) => page.body.len() + OF_A_POST + OF_A_PAGE,
+                Sight::Gone | Sight::Nothing => OF_A_POST,
+            },
+            Value::Claim { .. } | Value::Unclaimed { .. } => 0,
+        };
+        (OF_THE_ENTRY + of_key + of_value) as u64
+    }
+}

@@ -1,0 +1,206 @@
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytes::Bytes;
+use clap::Parser as _;
+use domain::{Partitions, Position};
+use event_log::Store;
+use futures::future::join_all;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use super::*;
+
+const ID: PostId = PostId(Uuid::from_u128(0x0192_f0c1_2d3e_7f4a_8b5c_6d7e_8f90_1234));
+const OTHER: PostId = PostId(Uuid::from_u128(0x0192_f0c1_2d3e_7f4a_8b5c_6d7e_8f90_1235));
+
+#[tokio::test]
+async fn what_changes_while_it_is_read_is_not_kept_as_fresh() {
+    let memory = listening();
+    let (reading, answer) = begin_to_read(&memory).await;
+    memory.inner.moments.end(ID, &[]);
+    answer.send(page(10, "old")).unwrap();
+    assert_eq!(reading.await.unwrap().unwrap().post.position, Position(10));
+    assert!(memory.fresh(ID).is_none());
+    assert!(memory.stale_copy(ID).is_some());
+}
+
+#[tokio::test]
+async fn who_asks_after_an_announcement_does_not_join_a_read_from_before_it() {
+    let memory = listening();
+    let (reading, answer) = begin_to_read(&memory).await;
+    memory.inner.moments.end(ID, &[]);
+    let seen = memory.post(ID, || async { Ok(page(20, "new")) }).await.unwrap();
+    assert_eq!(seen.post.position, Position(20));
+    answer.send(page(10, "old")).unwrap();
+    reading.await.unwrap().unwrap();
+    assert_eq!(memory.fresh(ID).unwrap().post.position, Position(20));
+}
+
+#[tokio::test]
+async fn what_was_read_before_a_reconnection_is_not_kept_as_fresh() {
+    let memory = listening();
+    let moment = memory.inner.moments.of_post(ID);
+    memory.inner.moments.end_all();
+    memory.keep(ID, Arc::new(page(10, "old")), moment, Instant::now());
+    assert!(memory.fresh(ID).is_none());
+    assert!(memory.stale_copy(ID).is_some());
+}
+
+#[tokio::test]
+async fn of_two_reads_in_one_moment_the_one_that_saw_more_is_kept() {
+    let memory = listening();
+    for position in [20, 10] {
+        keep(&memory, ID, page(position, "x"));
+    }
+    assert_eq!(memory.fresh(ID).unwrap().post.position, Position(20));
+}
+
+#[tokio::test]
+async fn an_announcement_ends_a_post_and_no_other_and_leaves_a_copy() {
+    let memory = listening();
+    keep(&memory, ID, page(10, "a"));
+    keep(&memory, OTHER, page(11, "b"));
+    memory.inner.moments.end(ID, &[]);
+    assert!(memory.fresh(ID).is_none());
+    assert!(memory.fresh(OTHER).is_some());
+    let copy = memory.stale_copy(ID).unwrap();
+    assert_eq!((copy.freshness.stale, copy.freshness.source), (true, Source::Memory));
+}
+
+#[tokio::test]
+async fn that_a_slug_names_nothing_is_believed_until_a_post_takes_it() {
+    let memory = listening();
+    let slug: Slug = "writing".parse().unwrap();
+    let asked = AtomicU32::new(0);
+    let ask = async |claim: Option<Claim>| {
+        let read = || {
+            asked.fetch_add(1, Ordering::Relaxed);
+            async move { Ok(claim) }
+        };
+        memory.claim(&slug, read).await.unwrap()
+    };
+    assert_eq!((ask(None).await, ask(None).await), (None, None));
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    memory.inner.moments.end(ID, std::slice::from_ref(&slug));
+    let claim = Some(Claim { post_id: ID, position: Position(2) });
+    assert_eq!((ask(claim).await, ask(None).await), (claim, claim));
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn absence_is_no_copy_to_fall_back_on_and_a_draft_is_not_kept() {
+    let memory = listening();
+    keep(&memory, ID, Post { sight: Sight::Nothing, ..page(10, "") });
+    assert!(memory.fresh(ID).is_some());
+    assert!(memory.stale_copy(ID).is_none());
+    let mut draft = page(10, "draft");
+    if let Sight::Page(page) = &mut draft.sight {
+        page.is_draft = true;
+    }
+    keep(&memory, OTHER, draft);
+    assert!(memory.stale_copy(OTHER).is_none());
+}
+
+#[tokio::test]
+async fn while_nothing_is_heard_a_long_lifetime_is_a_second() {
+    let memory = memory(64, 60_000);
+    let second_ago = Instant::now() - Duration::from_secs(1);
+    let moment = memory.inner.moments.of_post(ID);
+    memory.keep(ID, Arc::new(page(10, "a")), moment, second_ago);
+    assert!(memory.fresh(ID).is_none());
+    memory.inner.moments.are_heard.store(true, Ordering::Relaxed);
+    assert!(memory.fresh(ID).is_some());
+}
+
+#[tokio::test]
+async fn many_who_miss_at_once_read_once() {
+    let memory = listening();
+    let reads = AtomicU32::new(0);
+    let ask = || {
+        memory.post(ID, || {
+            reads.fetch_add(1, Ordering::Relaxed);
+            async {
+                tokio::task::yield_now().await;
+                Ok(page(10, "a"))
+            }
+        })
+    };
+    assert!(join_all((0..100).map(|_| ask())).await.iter().all(Result::is_ok));
+    assert_eq!(reads.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn memory_is_bounded_in_bytes_whatever_is_asked_for() {
+    let memory = memory(1, 1000);
+    let body = "x".repeat(10_000);
+    for number in 0..1000 {
+        keep(&memory, PostId(Uuid::from_u128(number)), page(10, &body));
+    }
+    for number in 0..20_000 {
+        let slug = Slug::recorded(format!("nothing-{number}"));
+        assert_eq!(memory.claim(&slug, || async { Ok(None) }).await.unwrap(), None);
+    }
+    let cache = memory.inner.cache.as_ref().unwrap();
+    assert!(cache.weight() <= 1 << 20, "{}", cache.weight());
+    assert!(cache.len() > 50, "{}", cache.len());
+}
+
+#[tokio::test]
+async fn a_page_of_the_greatest_size_is_kept() {
+    let memory = listening();
+    keep(&memory, ID, page(10, &"\\u0001".repeat(262_144)));
+    assert!(memory.fresh(ID).is_some());
+}
+
+/// Somebody who reads a post, and the answer they wait for.
+async fn begin_to_read(
+    memory: &PageCache,
+) -> (JoinHandle<Result<Seen, ReadError>>, oneshot::Sender<Post>) {
+    let (answer, read) = oneshot::channel();
+    let (begun, has_begun) = oneshot::channel();
+    let memory = memory.clone();
+    let reading = tokio::spawn(async move {
+        let read = async move {
+            begun.send(()).unwrap();
+            Ok(read.await.unwrap())
+        };
+        memory.post(ID, || read).await
+    });
+    has_begun.await.unwrap();
+    (reading, answer)
+}
+
+fn listening() -> PageCache {
+    let memory = memory(64, 60_000);
+    memory.inner.moments.end_all();
+    memory
+}
+
+fn memory(mib: usize, lifetime_ms: u64) -> PageCache {
+    let mut config = Config::parse_from([
+        "query-service",
+        "--database-url",
+        "postgres://nowhere",
+        "--redis-url",
+        "redis://nowhere",
+    ]);
+    (config.memory_mib, config.memory_ms) = (mib, lifetime_ms);
+    let store = Store { incarnation: 1, partitions: Partitions::new(1).unwrap() };
+    PageCache::new(&config, Standing::new(store), HeaderMap::new())
+}
+
+fn keep(memory: &PageCache, id: PostId, post: Post) {
+    memory.keep(id, Arc::new(post), memory.inner.moments.of_post(id), Instant::now());
+}
+
+fn page(position: u64, body: &str) -> Post {
+    let page = Page {
+        slug: None,
+        etag: axum::http::HeaderValue::from_static("\"x\""),
+        body: Bytes::copy_from_slice(body.as_bytes()),
+        is_draft: false,
+    };
+    let freshness = Freshness::now(Position(position), Source::Redis, false);
+    Post { sight: Sight::Page(page), position: Position(position), incarnation: 1, freshness }
+}
