@@ -9,7 +9,8 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::Response;
-use futures::future::Either;
+use futures::FutureExt as _;
+use futures::future::{Either, Map};
 use tower::Service;
 
 use crate::answer::IfNoneMatch;
@@ -19,6 +20,8 @@ use crate::page_cache::PageCache;
 use crate::post::Sight;
 use crate::reader::Reader;
 use crate::routes::PAGE;
+
+type Answered = Result<Response, Infallible>;
 
 /// Stands before the routes.
 #[derive(Debug, Clone)]
@@ -85,8 +88,10 @@ where
 {
     type Response = Response;
     type Error = Infallible;
-    type Future =
-        Either<Ready<Result<Response, Infallible>>, <Router as Service<Request<B>>>::Future>;
+    type Future = Either<
+        Ready<Answered>,
+        Map<<Router as Service<Request<B>>>::Future, fn(Answered) -> Answered>,
+    >;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.routes.poll_ready(context)
@@ -95,7 +100,18 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         match self.hit(request.method(), request.uri().path(), request.headers()) {
             Some(response) => Either::Left(ready(Ok(response))),
-            None => Either::Right(self.routes.call(request)),
+            None => Either::Right(self.routes.call(request).map(without_false_length)),
         }
     }
+}
+
+/// The length of an answer without a body is that of the page, if any, and axum says 0: a cache that believes
+/// it would cut its copy off.
+fn without_false_length(answered: Answered) -> Answered {
+    answered.map(|mut response| {
+        if response.status() == StatusCode::NOT_MODIFIED {
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+        }
+        response
+    })
 }

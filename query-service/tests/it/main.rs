@@ -4,6 +4,7 @@
 
 mod drafts;
 mod lists;
+mod memory;
 mod openapi;
 mod outages;
 mod own_posts;

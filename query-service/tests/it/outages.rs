@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 use testkit::{eventually, own_postgres, own_redis, shared};
 
 use crate::lists::slugs_of;
-use crate::support::{Blog, create_store, database};
+use crate::support::{Blog, WITHOUT_MEMORY, create_store, database};
 
 #[tokio::test]
 async fn pages_come_from_the_log_while_redis_is_down() {
     let database = database().await;
     let mut redis = own_redis().await;
-    let blog = Blog::start_behind(database.url(), database.url(), &redis.url()).await;
+    let blog =
+        Blog::start_behind(database.url(), database.url(), &redis.url(), &WITHOUT_MEMORY).await;
     blog.publish("writing").await;
     blog.project().await;
     assert_eq!(blog.reader().get("/posts/writing").await.source(), "redis");
@@ -41,7 +42,8 @@ async fn pages_come_from_the_log_while_redis_is_down() {
 async fn a_redis_that_hangs_delays_readers_by_its_limit_at_most() {
     let database = database().await;
     let (proxy, redis_url) = shared().redis_proxy();
-    let blog = Blog::start_behind(database.url(), database.url(), &redis_url).await;
+    let blog =
+        Blog::start_behind(database.url(), database.url(), &redis_url, &WITHOUT_MEMORY).await;
     blog.publish("writing").await;
     blog.project().await;
     assert_eq!(blog.reader().get("/posts/writing").await.source(), "redis");
@@ -70,7 +72,7 @@ async fn warm_pages_and_lists_are_served_while_postgres_is_down() {
     postgres.ensure_database("blog").await.unwrap();
     let url = postgres.url("blog");
     create_store(url.clone()).await.unwrap();
-    let blog = Blog::start_behind(&url, &url, &shared().redis_url).await;
+    let blog = Blog::start_behind(&url, &url, &shared().redis_url, &WITHOUT_MEMORY).await;
     let cold = blog.publish("cold").await;
     let warm = blog.publish("lukewarm").await;
     blog.move_to(warm, "warm").await;
@@ -104,20 +106,42 @@ async fn warm_pages_and_lists_are_served_while_postgres_is_down() {
 }
 
 #[tokio::test]
-async fn without_redis_and_postgres_a_reader_is_told_to_try_again() {
+async fn without_redis_and_postgres_pages_are_served_as_they_were_last_seen() {
     let database = database().await;
     let (redis, redis_url) = shared().redis_proxy();
     let (postgres, database_url) = shared().postgres_proxy(database.name());
-    let blog = Blog::start_behind(database.url(), &database_url, &redis_url).await;
-    blog.publish("writing").await;
+    let blog = Blog::start_behind(database.url(), &database_url, &redis_url, &[]).await;
+    let id = blog.publish("writing").await;
+    let never_read = blog.publish("reading").await;
+    let deleted = blog.publish("waiting").await;
+    blog.delete(deleted).await;
     blog.project().await;
-    assert_eq!(blog.reader().get("/posts/writing").await.source(), "redis");
+    let seen = blog.reader().get("/posts/writing").await;
+    assert_eq!((seen.status, seen.source()), (200, "redis"));
+    assert_eq!(blog.reader().get("/posts/waiting").await.status, 410);
+    assert_eq!(blog.reader().get("/posts/nothing").await.status, 404);
 
     redis.cut();
     postgres.cut();
-    let answer = blog.reader().get("/posts/writing").await;
-    assert_eq!((answer.status, answer.code().as_str()), (503, "unavailable"));
-    assert_ne!(answer.header("retry-after"), "");
+    eventually("the page has had its time", async || {
+        blog.reader().get("/posts/writing").await.is_stale()
+    })
+    .await;
+    for reader in [blog.reader(), blog.reader().as_author("anne")] {
+        for address in ["/posts/writing", &format!("/posts/{id}")] {
+            let copy = reader.get(address).await;
+            assert_eq!((copy.status, copy.source(), copy.is_stale()), (200, "memory", true));
+            assert!(copy.age() > 0, "{copy:?}");
+            assert_eq!(copy.text, seen.text);
+        }
+        assert_eq!(reader.get("/post/writing").await.json()["content"], "Begin.");
+        assert_eq!(reader.get("/posts/waiting").await.status, 410);
+        for address in ["/posts/reading", &format!("/posts/{never_read}"), "/posts/nothing"] {
+            let answer = reader.get(address).await;
+            assert_eq!((answer.status, answer.code().as_str()), (503, "unavailable"), "{address}");
+            assert_ne!(answer.header("retry-after"), "");
+        }
+    }
     eventually("the process is not ready", async || {
         let ready = blog.ops().get("/health/ready").await;
         ready.status == 503 && ready.text.contains("Redis") && ready.text.contains("Postgres")
@@ -125,8 +149,8 @@ async fn without_redis_and_postgres_a_reader_is_told_to_try_again() {
     .await;
 
     redis.restore();
-    eventually("warm pages are served again", async || {
-        blog.reader().get("/posts/writing").await.status == 200
+    eventually("warm pages are served as they are again", async || {
+        !blog.reader().get("/posts/writing").await.is_stale()
             && blog.ops().get("/health/ready").await.status == 200
     })
     .await;

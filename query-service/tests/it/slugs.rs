@@ -10,7 +10,7 @@ const SOURCES: [&str; 2] = ["log", "redis"];
 
 #[tokio::test]
 async fn every_earlier_slug_leads_to_the_present_one() {
-    let blog = Blog::start().await;
+    let blog = Blog::start_without_memory().await;
     let id = blog.publish("first").await;
     for slug in ["second", "third", "fourth"] {
         blog.move_to(id, slug).await;
@@ -32,7 +32,7 @@ async fn every_earlier_slug_leads_to_the_present_one() {
 
 #[tokio::test]
 async fn a_post_may_take_an_earlier_slug_of_its_own_again() {
-    let blog = Blog::start().await;
+    let blog = Blog::start_without_memory().await;
     let id = blog.publish("early").await;
     blog.warm_up(&["early"]).await;
     for (present, earlier) in [("late", "early"), ("early", "late"), ("late", "early")] {
@@ -51,7 +51,7 @@ async fn a_post_may_take_an_earlier_slug_of_its_own_again() {
 
 #[tokio::test]
 async fn a_new_slug_does_not_lead_back_to_the_old_one_while_redis_is_behind() {
-    let blog = Blog::start().await;
+    let blog = Blog::start_without_memory().await;
     let id = blog.publish("early").await;
     blog.warm_up(&["early"]).await;
     blog.move_to(id, "late").await;
@@ -61,7 +61,7 @@ async fn a_new_slug_does_not_lead_back_to_the_old_one_while_redis_is_behind() {
 
 #[tokio::test]
 async fn a_deleted_post_is_gone_by_all_its_addresses() {
-    let blog = Blog::start().await;
+    let blog = Blog::start_without_memory().await;
     let id = blog.publish("early").await;
     blog.move_to(id, "late").await;
     blog.delete(id).await;
@@ -73,7 +73,7 @@ async fn a_deleted_post_is_gone_by_all_its_addresses() {
 
 #[tokio::test]
 async fn a_draft_that_is_deleted_is_gone_by_the_slug_it_had_claimed() {
-    let blog = Blog::start().await;
+    let blog = Blog::start_without_memory().await;
     let id = blog.draft("writing").await;
     blog.delete(id).await;
     for _source in SOURCES {
@@ -84,7 +84,7 @@ async fn a_draft_that_is_deleted_is_gone_by_the_slug_it_had_claimed() {
 
 #[tokio::test]
 async fn a_draft_is_not_found_by_any_of_its_slugs() {
-    let blog = Blog::start().await;
+    let blog = Blog::start_without_memory().await;
     blog.draft("planned").await;
     let taken_back = blog.publish("early").await;
     blog.move_to(taken_back, "late").await;
@@ -107,7 +107,7 @@ async fn a_draft_is_not_found_by_any_of_its_slugs() {
 
 #[tokio::test]
 async fn a_post_published_anew_is_found_by_all_its_slugs_again() {
-    let blog = Blog::start().await;
+    let blog = Blog::start_without_memory().await;
     let id = blog.publish("early").await;
     blog.move_to(id, "late").await;
     blog.unpublish(id).await;

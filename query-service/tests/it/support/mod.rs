@@ -37,13 +37,27 @@ pub(crate) struct Settings {
     pub(crate) database_url: String,
     pub(crate) redis_url: String,
     pub(crate) prefix: String,
+    /// What it is told beyond that.
+    pub(crate) options: Vec<&'static str>,
 }
+
+/// Every answer comes from a server.
+pub(crate) const WITHOUT_MEMORY: [&str; 2] = ["--memory-mib", "0"];
 
 impl Blog {
     /// On the servers that all tests share.
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    pub(crate) async fn start_without_memory() -> Self {
+        Self::start_with(&WITHOUT_MEMORY).await
+    }
+
+    pub(crate) async fn start_with(options: &[&'static str]) -> Self {
         let database = database().await;
-        Self::start_behind(database.url(), database.url(), &shared().redis_url).await
+        let url = database.url();
+        Self::start_behind(url, url, &shared().redis_url, options).await
     }
 
     /// With a service that is told these addresses; `direct_url` leads to the same database.
@@ -51,9 +65,11 @@ impl Blog {
         direct_url: &str,
         database_url: &str,
         redis_url: &str,
+        options: &[&'static str],
     ) -> Self {
         let mut blog = Self::without_service(direct_url, redis_url).await;
         blog.settings.database_url = database_url.to_owned();
+        blog.settings.options = options.to_vec();
         let app = App::build(blog.config()).await.unwrap();
         blog.addresses = Some((app.address(), app.ops_address()));
         let stop = CancellationToken::new();
@@ -70,6 +86,7 @@ impl Blog {
             database_url: database_url.to_owned(),
             redis_url: redis_url.to_owned(),
             prefix: unique_name("query"),
+            options: vec![],
         };
         let views = Views::new(
             redis_url,
@@ -90,7 +107,7 @@ impl Blog {
     }
 
     fn config(&self) -> Config {
-        Config::parse_from([
+        let always = [
             "query-service",
             "--database-url",
             &self.settings.database_url,
@@ -104,7 +121,8 @@ impl Blog {
             "127.0.0.1:0",
             "--jwt-secret",
             SECRET,
-        ])
+        ];
+        Config::parse_from(always.iter().chain(&self.settings.options))
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) struct Reader {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    headers: header::HeaderMap,
+    pub(crate) headers: header::HeaderMap,
     pub(crate) text: String,
 }
 
@@ -54,9 +54,23 @@ impl Reader {
         self.send(self.client.request(method, self.url(path))).await
     }
 
+    pub(crate) async fn ask_with(
+        &self,
+        method: Method,
+        path: &str,
+        (name, value): (&str, &str),
+    ) -> Answer {
+        self.send(self.client.request(method, self.url(path)).header(name, value)).await
+    }
+
     /// With an `If-None-Match`.
     pub(crate) async fn get_unless(&self, path: &str, etag: &str) -> Answer {
-        self.send(self.client.get(self.url(path)).header(header::IF_NONE_MATCH, etag)).await
+        self.get_with(path, "if-none-match", etag).await
+    }
+
+    /// With one more header.
+    pub(crate) async fn get_with(&self, path: &str, name: &str, value: &str) -> Answer {
+        self.send(self.client.get(self.url(path)).header(name, value)).await
     }
 
     fn url(&self, path: &str) -> String {
@@ -88,6 +102,12 @@ impl Answer {
     pub(crate) fn source(&self) -> &str {
         let members = self.header("freshness").split(", ");
         members.filter_map(|member| member.strip_prefix("source=")).next().unwrap_or("")
+    }
+
+    /// In seconds, since it was read from its source.
+    pub(crate) fn age(&self) -> u64 {
+        let mut members = self.header("freshness").split(", ");
+        members.find_map(|member| member.strip_prefix("age=")).unwrap().parse().unwrap()
     }
 
     pub(crate) fn is_stale(&self) -> bool {

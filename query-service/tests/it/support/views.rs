@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use domain::post::PostEvent;
 use domain::{Partition, Point, Position, PostId, StoredEvent as _};
 use event_log::EventLog;
-use read_model::{Advance, Fill, Guarded, NewEpoch, Row, Watermark, fold_pages};
+use read_model::{Advance, Fill, Flag, Guarded, NewEpoch, Row, Watermark, fold_pages};
 use redis::AsyncCommands as _;
 use uuid::Uuid;
 
@@ -88,6 +88,22 @@ impl Blog {
             rows: vec![(id, row)],
             slugs: vec![],
             flags: vec![],
+        };
+        assert_eq!(self.views.advance(&[advance]).await.unwrap(), [Guarded::Written]);
+    }
+
+    /// Sets a page aside from an event on, at which nothing but the watermark changes.
+    pub(crate) async fn set_aside(&self, id: PostId, event: Position) {
+        let mark = self.views.row(id).await.unwrap().watermark.unwrap();
+        let advance = Advance {
+            partition: self.views.partition_of(id),
+            incarnation: mark.incarnation,
+            epoch: mark.epoch,
+            from: mark.point,
+            to: Point { position: event, event_id: Uuid::new_v4() },
+            rows: vec![],
+            slugs: vec![],
+            flags: vec![(id, Flag::Quarantined(event))],
         };
         assert_eq!(self.views.advance(&[advance]).await.unwrap(), [Guarded::Written]);
     }

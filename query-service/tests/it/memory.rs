@@ -1,0 +1,349 @@
+//! What is answered from memory, for how long, and what ends it.
+
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use redis::aio::MultiplexedConnection;
+use reqwest::header::HeaderMap;
+use serde_json::json;
+use testkit::{eventually, own_redis, shared};
+
+use crate::support::{Answer, Blog, Reader, WITHOUT_MEMORY, database, new_id};
+
+/// So long that within a test only an announcement ends anything.
+const LONG: [&str; 2] = ["--memory-ms", "60000"];
+
+#[tokio::test]
+async fn a_page_that_was_read_is_sent_from_memory() {
+    let blog = Blog::start().await;
+    let id = blog.publish("writing").await;
+    blog.project().await;
+    let read = blog.reader().get("/posts/writing").await;
+    assert_eq!(read.header("freshness"), "position=2, source=redis, age=0");
+    for address in ["/posts/writing", &format!("/posts/{id}")] {
+        let kept = eventually_kept(&blog.reader(), address).await;
+        assert_eq!(kept.header("freshness"), "position=2, source=memory, age=0");
+        assert_eq!(kept.text, read.text);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_from_memory_has_the_headers_of_any_other() {
+    let origins = ["--cors-origins", "https://blog.example"];
+    for options in [vec![], origins.to_vec()] {
+        let (with, without) = (
+            Blog::start_with(&options).await,
+            Blog::start_with(&[options, WITHOUT_MEMORY.to_vec()].concat()).await,
+        );
+        for blog in [&with, &without] {
+            blog.publish("writing").await;
+            blog.project().await;
+        }
+        let etag = without.reader().get("/posts/writing").await.header("etag").to_owned();
+        for known in ["\"x\"", &etag, "*"] {
+            for is_head in [false, true] {
+                let ask = async |blog: &Blog| {
+                    let method = if is_head { "HEAD" } else { "GET" };
+                    let reader = blog.reader();
+                    let header = ("if-none-match", known);
+                    reader.ask_with(method.parse().unwrap(), "/posts/writing", header).await
+                };
+                let read = ask(&without).await;
+                assert_eq!(read.source(), "redis");
+                let mut kept = ask(&with).await;
+                eventually("the page is kept", async || {
+                    kept = ask(&with).await;
+                    kept.source() == "memory"
+                })
+                .await;
+                assert_eq!(kept.status, read.status);
+                assert_eq!(comparable(&kept), comparable(&read));
+                assert_eq!(kept.text.is_empty(), read.text.is_empty());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_may_read_what_is_kept() {
+    let blog = Blog::start_with(&["--cors-origins", "https://blog.example"]).await;
+    blog.publish("writing").await;
+    blog.project().await;
+    eventually_kept(&blog.reader(), "/posts/writing").await;
+    let answer = blog.reader().get_with("/posts/writing", "origin", "https://blog.example").await;
+    assert_eq!(answer.header("access-control-allow-origin"), "https://blog.example");
+}
+
+#[tokio::test]
+async fn a_change_ends_what_is_kept_at_once() {
+    let blog = Blog::start_with(&LONG).await;
+    let id = blog.publish("writing").await;
+    blog.publish("reading").await;
+    blog.project().await;
+    for address in ["/posts/writing", "/posts/reading"] {
+        eventually_kept(&blog.reader(), address).await;
+    }
+
+    blog.revise_title(id, "On other things").await;
+    blog.project().await;
+    eventually("the new title is shown", async || {
+        blog.reader().get("/posts/writing").await.json()["title"] == "On other things"
+    })
+    .await;
+    let other = blog.reader().get("/posts/reading").await;
+    assert_eq!(other.source(), "memory", "another page has ended");
+}
+
+#[tokio::test]
+async fn a_post_that_is_moved_unpublished_or_deleted_is_so_at_once() {
+    let blog = Blog::start_with(&LONG).await;
+    let id = blog.publish("early").await;
+    blog.project().await;
+    eventually_kept(&blog.reader(), "/posts/early").await;
+    let becomes = async |address: &str, status: u16| {
+        eventually("the answer changes", async || {
+            blog.reader().get(address).await.status == status
+        })
+        .await;
+    };
+
+    blog.move_to(id, "late").await;
+    blog.project().await;
+    becomes("/posts/early", 301).await;
+    eventually_kept(&blog.reader(), "/posts/late").await;
+    let moved = blog.reader().get("/posts/early").await;
+    assert_eq!((moved.header("location"), moved.source()), ("/posts/late", "memory"));
+
+    blog.unpublish(id).await;
+    blog.project().await;
+    becomes("/posts/late", 404).await;
+    assert_eq!(blog.reader().get(&format!("/posts/{id}")).await.status, 404);
+
+    blog.record(id, json!({"published": {"slug": "late"}})).await;
+    blog.project().await;
+    becomes("/posts/late", 200).await;
+    blog.delete(id).await;
+    blog.project().await;
+    becomes("/posts/late", 410).await;
+    assert_eq!(blog.reader().get("/posts/early").await.status, 410);
+}
+
+#[tokio::test]
+async fn a_change_that_is_not_announced_is_seen_after_the_lifetime() {
+    let blog = Blog::start().await;
+    let id = blog.publish("writing").await;
+    blog.project().await;
+    eventually_kept(&blog.reader(), "/posts/writing").await;
+    blog.revise_title(id, "On other things").await;
+    // Tells nobody.
+    blog.begin_epochs().await;
+    let begun = Instant::now();
+    while blog.reader().get("/posts/writing").await.json()["title"] == "On writing" {
+        assert!(begun.elapsed() < Duration::from_secs(5), "the old title is still shown");
+        tokio::time::sleep(Duration::from_millis(15)).await;
+    }
+}
+
+#[tokio::test]
+async fn all_that_is_kept_ends_when_announcements_may_have_been_missed() {
+    let database = database().await;
+    let redis = own_redis().await;
+    let url = database.url();
+    let blog = Blog::start_behind(url, url, &redis.url(), &LONG).await;
+    blog.publish("writing").await;
+    blog.project().await;
+    let mut admin = connect(&redis.url()).await;
+    eventually_kept(&blog.reader(), "/posts/writing").await;
+
+    let subscribers = async |admin: &mut MultiplexedConnection| -> String {
+        redis::cmd("CLIENT").arg("LIST").arg("TYPE").arg("pubsub").query_async(admin).await.unwrap()
+    };
+    let before = subscribers(&mut admin).await;
+    let killed: u32 = redis::cmd("CLIENT")
+        .arg("KILL")
+        .arg("TYPE")
+        .arg("pubsub")
+        .query_async(&mut admin)
+        .await
+        .unwrap();
+    assert_eq!(killed, 1);
+    eventually("somebody listens again", async || {
+        let now = subscribers(&mut admin).await;
+        !now.is_empty() && now != before
+    })
+    .await;
+    eventually("the page is read again", async || {
+        blog.reader().get("/posts/writing").await.source() == "redis"
+    })
+    .await;
+    eventually_kept(&blog.reader(), "/posts/writing").await;
+}
+
+#[tokio::test]
+async fn while_announcements_stall_nothing_is_kept_for_long() {
+    let database = database().await;
+    let (redis, redis_url) = shared().redis_proxy();
+    let url = database.url();
+    let blog = Blog::start_behind(url, url, &redis_url, &LONG).await;
+    let id = blog.publish("writing").await;
+    blog.project().await;
+    eventually_kept(&blog.reader(), "/posts/writing").await;
+    redis.stall();
+    blog.revise_title(id, "On other things").await;
+    eventually("the page is read from the log", async || {
+        blog.reader().get("/posts/writing").await.json()["title"] == "On other things"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn that_nothing_is_there_ends_with_the_publication() {
+    let blog = Blog::start_with(&LONG).await;
+    blog.project().await;
+    let draft = blog.draft("writing").await;
+    blog.project().await;
+    for address in ["/posts/writing", &format!("/posts/{draft}"), "/posts/nothing"] {
+        assert_eq!(blog.reader().get(address).await.code(), "not_found");
+    }
+    blog.record(draft, json!({"published": {"slug": "writing"}})).await;
+    let bob = blog.reader().as_author("bob");
+    assert_eq!(bob.get("/posts/writing").await.status, 200, "a bearer was told what was kept");
+    let anne = blog.reader().get_with("/posts/writing", "consistency-token", "x").await;
+    assert_eq!(anne.status, 200, "a writer was told what was kept");
+    blog.publish("nothing").await;
+    let new = blog.reader().get_with("/posts/nothing", "cookie", "a=b; consistency=x").await;
+    assert_eq!(new.status, 200, "a writer was told what was kept");
+    blog.project().await;
+    eventually("the posts are there for all", async || {
+        let answers = [
+            blog.reader().get("/posts/writing").await,
+            blog.reader().get(&format!("/posts/{draft}")).await,
+            blog.reader().get("/posts/nothing").await,
+        ];
+        answers.iter().all(|answer| answer.status == 200)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_shows_a_token_is_answered_from_a_server_and_alone() {
+    let blog = Blog::start_with(&LONG).await;
+    blog.publish("writing").await;
+    blog.project().await;
+    eventually_kept(&blog.reader(), "/posts/writing").await;
+    let reader = blog.reader();
+    let answers = [
+        reader.as_author("bob").get("/posts/writing").await,
+        reader.get_with("/posts/writing", "consistency-token", "x").await,
+        reader.get_with("/posts/writing", "cookie", "a=b; consistency=x").await,
+    ];
+    for answer in answers {
+        assert_eq!((answer.status, answer.source()), (200, "redis"));
+        assert_eq!(answer.header("cache-control"), "private, no-store");
+    }
+    let other = reader.get_with("/posts/writing", "cookie", "a=b; c=d").await;
+    assert_eq!(other.source(), "memory");
+}
+
+#[tokio::test]
+async fn a_draft_that_its_author_reads_is_shown_to_nobody_else() {
+    let blog = Blog::start_with(&LONG).await;
+    let page = format!("/posts/{}", blog.draft("writing").await);
+    blog.project().await;
+    let anne = blog.reader().as_author("anne");
+    for _ in 0..3 {
+        assert_eq!(anne.get(&page).await.source(), "redis");
+        assert_eq!(blog.reader().get(&page).await.code(), "not_found");
+    }
+}
+
+#[tokio::test]
+async fn many_who_want_a_page_that_is_not_kept_read_redis_once() {
+    let database = database().await;
+    let redis = own_redis().await;
+    let (proxy, through_proxy) = {
+        let proxy = testkit::Proxy::start(&redis.address());
+        let url = format!("redis://{}/?protocol=resp3", proxy.address());
+        (proxy, url)
+    };
+    let url = database.url();
+    let patient = ["--redis-limit-ms", "20000", "--request-seconds", "20"];
+    let blog = Blog::start_behind(url, url, &through_proxy, &patient).await;
+    let page = format!("/posts/{}", blog.publish("writing").await);
+    blog.project().await;
+    let mut admin = connect(&redis.url()).await;
+    redis::cmd("CONFIG").arg("RESETSTAT").query_async::<()>(&mut admin).await.unwrap();
+
+    proxy.stall();
+    let reader = blog.reader();
+    let readers = join_all((0..50).map(|_| reader.get(&page)));
+    let release = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        proxy.restore();
+    };
+    let (answers, ()) = tokio::join!(readers, release);
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    let numbers: String =
+        redis::cmd("INFO").arg("commandstats").query_async(&mut admin).await.unwrap();
+    // Only rows are asked for with it.
+    assert!(numbers.contains("cmdstat_hget:calls=1,"), "{numbers}");
+}
+
+#[tokio::test]
+async fn a_page_that_is_set_aside_is_kept_as_stale() {
+    let blog = Blog::start_with(&LONG).await;
+    let id = blog.publish("writing").await;
+    blog.project().await;
+    eventually_kept(&blog.reader(), "/posts/writing").await;
+    let bad = blog.record(id, json!({"translated": {}})).await;
+    blog.set_aside(id, bad).await;
+    eventually("the page is stale", async || {
+        let answer = blog.reader().get("/posts/writing").await;
+        answer.source() == "memory" && answer.is_stale()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_numbers_tell_what_was_answered_from_memory() {
+    let blog = Blog::start().await;
+    blog.publish("writing").await;
+    blog.project().await;
+    eventually_kept(&blog.reader(), "/posts/writing").await;
+    let _none = blog.reader().get(&format!("/posts/{}", new_id())).await;
+    eventually("memory is measured", async || {
+        let numbers = blog.ops().get("/metrics").await.text;
+        for metric in query_service::metrics::METRICS {
+            let help = format!("# HELP {} {}", metric.name, metric.help);
+            let counted = numbers.contains(&format!("\n{}", metric.name));
+            assert!(!counted || numbers.contains(&help), "{} is not explained", metric.name);
+        }
+        numbers.contains("reads_total{view=\"page\",source=\"memory\"}")
+            && numbers.contains("\nmemory_bytes ")
+    })
+    .await;
+}
+
+/// Asks until the answer comes from memory, which the first may or may not.
+async fn eventually_kept(reader: &Reader, address: &str) -> Answer {
+    let mut answer = reader.get(address).await;
+    eventually("the page is kept", async || {
+        answer = reader.get(address).await;
+        answer.source() == "memory"
+    })
+    .await;
+    answer
+}
+
+/// All headers but those that tell when and from where.
+fn comparable(answer: &Answer) -> HeaderMap {
+    let mut headers = answer.headers.clone();
+    headers.remove("freshness").unwrap();
+    headers.remove("date").unwrap();
+    headers
+}
+
+async fn connect(url: &str) -> MultiplexedConnection {
+    let client = redis::Client::open(url).unwrap();
+    client.get_multiplexed_async_connection().await.unwrap()
+}
