@@ -30,8 +30,9 @@ async fn who_asks_after_an_announcement_does_not_join_a_read_from_before_it() {
     let memory = listening();
     let (reading, answer) = begin_to_read(&memory).await;
     memory.inner.moments.end(ID, &[]);
-    let seen = memory.post(ID, || async { Ok(page(20, "new")) }).await.unwrap();
-    assert_eq!(seen.post.position, Position(20));
+    let own = memory.post(ID, || async { Ok(page(20, "new")) });
+    let own = tokio::time::timeout(Duration::from_secs(10), own).await;
+    assert_eq!(own.expect("it waits for the other").unwrap().post.position, Position(20));
     answer.send(page(10, "old")).unwrap();
     reading.await.unwrap().unwrap();
     assert_eq!(memory.fresh(ID).unwrap().post.position, Position(20));
