@@ -15,7 +15,7 @@ mod list_query;
 mod post;
 mod reader;
 
-pub mod metrics;
+mod metrics;
 mod page_cache;
 
 mod reads;
@@ -35,6 +35,7 @@ use sqlx::PgPool;
 
 pub use config::Config;
 use front::Front;
+pub use metrics::METRICS;
 use page_cache::{Listener, PageCache};
 use reads::Reads;
 use routes::Service;
@@ -54,7 +55,7 @@ impl App {
     /// Opens everything that is needed; Redis may come later.
     pub async fn build(config: Config) -> anyhow::Result<Self> {
         service_runtime::describe(layers::METRICS)?;
-        service_runtime::describe(metrics::METRICS)?;
+        service_runtime::describe(METRICS)?;
         let tokens = TokenVerifier::new(&config.auth)?;
         let readiness = Readiness::new();
         let tasks = Tasks::new(config.drain, &readiness);

@@ -50,7 +50,7 @@ impl Answer {
         self.header("freshness").ends_with("stale")
     }
 
-    /// Whether it came from `redis` or the `log`.
+    /// Whether it came from `memory`, `redis` or the `log`.
     pub fn is_from(&self, source: &str) -> bool {
         self.header("freshness").contains(&format!("source={source},"))
     }

@@ -5,6 +5,7 @@
 mod drafts;
 mod lists;
 mod memory;
+mod metrics;
 mod openapi;
 mod outages;
 mod own_posts;

@@ -313,7 +313,7 @@ async fn the_numbers_tell_what_was_answered_from_memory() {
     let _none = blog.reader().get(&format!("/posts/{}", new_id())).await;
     eventually("memory is measured", async || {
         let numbers = blog.ops().get("/metrics").await.text;
-        for metric in query_service::metrics::METRICS {
+        for metric in query_service::METRICS {
             let help = format!("# HELP {} {}", metric.name, metric.help);
             let counted = numbers.contains(&format!("\n{}", metric.name));
             assert!(!counted || numbers.contains(&help), "{} is not explained", metric.name);
