@@ -13,12 +13,12 @@ use uuid::Uuid;
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 
 /// How many bytes of payload one read of a range returns before it ends early.
-const MAX_BYTES: usize = 4 * 1024 * 1024;
+pub(crate) const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// Reads the log of events.
 #[derive(Debug, Clone)]
 pub struct EventLog {
-    pool: PgPool,
+    pub(crate) pool: PgPool,
     partitions: Partitions,
 }
 
@@ -199,6 +199,16 @@ impl EventLog {
 
     /// All events of these pages, in one snapshot with the head of the log.
     pub async fn pages(&self, ids: &[PostId]) -> anyhow::Result<Pages> {
+        let pages = self.pages_within(usize::MAX, ids).await?;
+        pages.context("pages without end")
+    }
+
+    /// The same, unless their payloads make up more than so many bytes.
+    pub(crate) async fn pages_within(
+        &self,
+        most: usize,
+        ids: &[PostId],
+    ) -> anyhow::Result<Option<Pages>> {
         let ids: Vec<String> = ids.iter().map(PostId::to_string).collect();
         // Joined from the head, so that the head comes back even where there is no such page.
         let sql = format!(
@@ -207,18 +217,33 @@ impl EventLog {
              LEFT JOIN events ON aggregate_type = 'post' AND aggregate_id = ANY ($1)
              ORDER BY aggregate_id, sequence"
         );
-        let rows =
-            in_time("reading whole pages", sqlx::query(&sql).bind(&ids).fetch_all(&self.pool))
-                .await?;
-        let mut as_of = Position::ZERO;
-        let mut events = Vec::with_capacity(rows.len());
-        for row in &rows {
-            as_of = Position::from_i64(row.try_get("head")?);
-            if row.try_get::<Option<i64>, _>("position")?.is_some() {
-                events.push(recorded(row)?.1);
+        let mut rows = sqlx::query(&sql).bind(&ids).fetch(&self.pool);
+        in_time("reading whole pages", async {
+            let mut pages = Pages { as_of: Position::ZERO, events: Vec::new() };
+            let mut bytes = 0;
+            while let Some(row) = rows.try_next().await? {
+                pages.as_of = Position::from_i64(row.try_get("head")?);
+                if row.try_get::<Option<i64>, _>("position")?.is_none() {
+                    continue;
+                }
+                let (_, event) = recorded(&row)?;
+                bytes += event.payload.json.len();
+                if bytes > most {
+                    return Ok(None);
+                }
+                pages.events.push(event);
             }
-        }
-        Ok(Pages { as_of, events })
+            Ok(Some(pages))
+        })
+        .await
+    }
+
+    /// The event at a position, as it is stored.
+    pub async fn event_at(&self, position: Position) -> anyhow::Result<Option<Recorded<RawEvent>>> {
+        let sql = format!("SELECT {COLUMNS} FROM events WHERE position = $1");
+        let read = sqlx::query(&sql).bind(position.to_i64()).fetch_optional(&self.pool);
+        let row = in_time("reading an event", read).await?;
+        Ok(row.map(|row| recorded(&row)).transpose()?.map(|(_, event)| event))
     }
 
     /// Which post a slug names, or named: that never changes.
@@ -249,7 +274,7 @@ impl EventLog {
     }
 }
 
-async fn in_time<T>(
+pub(crate) async fn in_time<T>(
     doing: &'static str,
     read: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> anyhow::Result<T> {

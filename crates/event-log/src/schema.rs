@@ -9,10 +9,11 @@ use sqlx::error::BoxDynError;
 use sqlx::migrate::{Migration, MigrationSource, MigrationType, Migrator};
 
 /// Forward only. The code before and after each of them can run at the same time.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (1, "events", include_str!("../../../migrations/0001_events.sql")),
     (2, "append events", include_str!("../../../migrations/0002_append_events.sql")),
     (3, "idempotency keys", include_str!("../../../migrations/0003_idempotency_keys.sql")),
+    (4, "quarantine", include_str!("../../../migrations/0004_quarantine.sql")),
 ];
 
 /// The settings of the store, which are the same for all its processes.

@@ -13,7 +13,8 @@
 --       9 prefix of the keys of lists
 --       10 channel  11 announcement   told to those who keep copies, once this is written (empty: nothing)
 --       12 flags                   an id on each line, and behind a space the position of the event for which
---                                  the page is quarantined, or nothing if it is released
+--                                  the page is quarantined, or nothing if it is released, or in a run `?` if
+--                                  it must be quarantined already
 --       13… nine for each row: id, position, state, slug, created, card, content, memberships (the name of
 --           a list, a tab and the place in it, each on a line; empty for none), and the event that the page is
 --           quarantined for, if the row was folded up to the one before it
@@ -31,6 +32,12 @@ end
 if mode == 'advance' then
     if found[3] ~= ARGV[4] or found[4] ~= ARGV[5] then
         return found
+    end
+    for id in string.gmatch(ARGV[12], '(%S+) %?\n') do
+        -- The run passes over this page's events, and somebody has released it since.
+        if redis.call('HEXISTS', KEYS[4], id) == 0 then
+            return found
+        end
     end
     redis.call('HSET', KEYS[1], 'position', ARGV[6], 'event', ARGV[7])
 elseif tonumber(found[3]) > tonumber(ARGV[4]) then

@@ -20,5 +20,5 @@ pub use guard::{Judgement, Watermark, judge};
 pub use keys::{KeySpace, PrefixError};
 pub use lists::{ListName, Place};
 pub use post_page::{PostCard, PostPage};
-pub use row::{Row, StoredPage, StoredRow, fold_pages};
+pub use row::{Row, StoredPage, StoredRow, fold_histories, fold_pages};
 pub use views::{Advance, Fill, Flag, FoundRow, Guarded, ListPart, NewEpoch, Views, ViewsError};

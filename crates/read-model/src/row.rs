@@ -32,6 +32,37 @@ impl Row {
             }
         }
     }
+
+    /// Comes past an event that is left out: nothing follows from it, but what comes behind it follows here.
+    pub fn pass_over(row: Option<Self>, position: Position, sequence: u64) -> Self {
+        match row {
+            Some(row) if row.position >= position => row,
+            before => {
+                let mut page = before.and_then(|row| row.page);
+                if let Some(page) = &mut page {
+                    page.card.version = sequence;
+                }
+                Self { position, page }
+            }
+        }
+    }
+}
+
+/// Folds whole histories as [`fold_pages`] does, where some events are left out: those that are `None`.
+pub fn fold_histories(
+    events: impl IntoIterator<Item = Recorded<Option<PostEvent>>>,
+) -> HashMap<PostId, Row> {
+    let mut rows: HashMap<PostId, Row> = HashMap::new();
+    for event in events {
+        let Ok(id) = event.stream_id.parse::<PostId>() else { continue };
+        let (before, position, sequence) = (rows.remove(&id), event.position, event.sequence);
+        let row = match event.try_map(|event| event.ok_or(())) {
+            Ok(event) => Row::fold(before, &event, id),
+            Err(()) => Row::pass_over(before, position, sequence),
+        };
+        rows.insert(id, row);
+    }
+    rows
 }
 
 /// Folds whole histories, each post's events in the order of its stream.
@@ -137,6 +168,24 @@ mod tests {
         let events = [recorded(1, drafted_by_anne()), recorded(3, json!({"deleted": {}}))];
         let row = fold_pages(&events).remove(&ID).unwrap();
         assert_eq!(Row::fold(Some(row.clone()), &recorded(2, published("a")), ID), row);
+    }
+
+    #[test]
+    fn an_event_that_is_left_out_changes_nothing_but_how_far_a_row_has_come() {
+        let some = |event: Recorded<PostEvent>| event.try_map(|event| Ok::<_, ()>(Some(event)));
+        let left_out = recorded(2, published("a")).try_map(|_| Ok::<_, ()>(None)).unwrap();
+        let drafted = some(recorded(1, drafted_by_anne())).unwrap();
+        let before = fold_histories([drafted.clone()]).remove(&ID).unwrap();
+        let row = fold_histories([drafted, left_out.clone()]).remove(&ID).unwrap();
+        assert_eq!(row.position, Position(20));
+        let (mut page, before) = (row.page.unwrap(), before.page.unwrap());
+        assert_eq!(page.card.version, 2);
+        page.card.version = before.card.version;
+        assert_eq!(page, before);
+
+        // What would have begun with it is as if it were gone.
+        let gone = Some(Row { position: Position(20), page: None });
+        assert_eq!(fold_histories([left_out]).remove(&ID), gone);
     }
 
     #[test]

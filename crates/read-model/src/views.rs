@@ -55,6 +55,9 @@ pub enum Flag {
     /// From the event at this position on. Its row takes no event and no fill any more, except one that was
     /// folded up to just before it.
     Quarantined(Position),
+    /// As it was found. A run that passes over the events of a page, since that is set aside, names it so, and
+    /// is refused if the page has been released meanwhile.
+    Still,
     /// No more.
     Released,
 }
@@ -209,6 +212,23 @@ impl Views {
             rows.push(FoundRow { watermark, row, quarantined: flag.map(Position) });
         }
         Ok(rows)
+    }
+
+    /// Every post of a partition that is set aside, with the event for which it is.
+    pub async fn quarantined(
+        &self,
+        partition: Partition,
+    ) -> Result<Vec<(PostId, Position)>, ViewsError> {
+        let mut pipe = redis::pipe();
+        pipe.hgetall(self.keys.quarantined(partition));
+        let answer = self.ask(&pipe).await?.pop().unwrap_or(Value::Nil);
+        let flags: Vec<(String, u64)> =
+            redis::from_redis_value(answer).map_err(redis::RedisError::from)?;
+        let flag = |(id, position): (String, u64)| {
+            let id = id.parse().map_err(|_| ViewsError::Malformed("a flag"))?;
+            Ok((id, Position(position)))
+        };
+        flags.into_iter().map(flag).collect()
     }
 
     /// Each partition's part of a list: at most `limit` places behind `after`. A part that was lost while it
@@ -419,7 +439,7 @@ impl Views {
             let flag = flags.iter().find(|(flagged, _)| flagged == id);
             call.arg(lists).arg(match flag {
                 Some((_, Flag::Quarantined(position))) => position.to_string(),
-                Some((_, Flag::Released)) | None => String::new(),
+                Some((_, Flag::Still | Flag::Released)) | None => String::new(),
             });
         }
         Ok(())
@@ -436,8 +456,8 @@ impl Views {
 
 /// What a move of the watermark changes: each post on a line, and behind it the slugs that it took.
 fn announcement(advance: &Advance) -> String {
-    let flagged = advance.flags.iter().map(|(id, _)| id);
-    let mut text = lines(flagged);
+    let flagged = advance.flags.iter().filter(|(_, flag)| *flag != Flag::Still);
+    let mut text = lines(flagged.map(|(id, _)| id));
     for (id, _) in &advance.rows {
         let slugs = advance.slugs.iter().filter(|(_, claim)| claim.post_id == *id);
         let slugs = slugs.fold(String::new(), |slugs, (slug, _)| format!("{slugs} {slug}"));
@@ -453,6 +473,7 @@ fn lines<'a>(ids: impl Iterator<Item = &'a PostId>) -> String {
 fn flag_lines(flags: &[(PostId, Flag)]) -> String {
     flags.iter().fold(String::new(), |lines, (id, flag)| match flag {
         Flag::Quarantined(position) => format!("{lines}{id} {position}\n"),
+        Flag::Still => format!("{lines}{id} ?\n"),
         Flag::Released => format!("{lines}{id} \n"),
     })
 }

@@ -4,8 +4,14 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Ready, or why not.
-pub type State = Result<(), Cow<'static, str>>;
+/// How a part of the process fares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    Ready,
+    /// It does its work, and somebody should look all the same.
+    Degraded(Cow<'static, str>),
+    NotReady(Cow<'static, str>),
+}
 
 /// All checks of a process. Clones share them.
 #[derive(Debug, Clone, Default)]
@@ -27,17 +33,17 @@ impl Readiness {
 
     /// Adds a check, which is not ready until its handle says so.
     pub fn check(&self, name: &'static str) -> Check {
-        self.lock().insert(name, Err("not known yet".into()));
+        self.lock().insert(name, State::NotReady("not known yet".into()));
         Check { name, readiness: self.clone() }
     }
 
-    /// The state of every check by its name. A process is ready when all of them are.
+    /// The state of every check by its name. A process is ready when none of them is not.
     pub fn states(&self) -> BTreeMap<&'static str, State> {
         self.lock().clone()
     }
 
     pub fn is_ready(&self) -> bool {
-        self.lock().values().all(Result::is_ok)
+        self.lock().values().all(State::is_ready)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, State>> {
@@ -46,17 +52,35 @@ impl Readiness {
     }
 }
 
+impl State {
+    pub fn is_ready(&self) -> bool {
+        match self {
+            Self::Ready | Self::Degraded(_) => true,
+            Self::NotReady(_) => false,
+        }
+    }
+}
+
 impl Check {
     pub fn ready(&self) {
         let name = self.name;
-        if self.set(Ok(())).is_some_and(|before| before.is_err()) {
+        if self.set(State::Ready).is_some_and(|before| before != State::Ready) {
             tracing::info!(check = name, "Ready: {name}");
+        }
+    }
+
+    /// Ready, though not as it should be.
+    pub fn degraded(&self, why: impl Into<Cow<'static, str>>) {
+        let (name, why) = (self.name, why.into());
+        let state = State::Degraded(why.clone());
+        if self.set(state.clone()).is_some_and(|before| before != state) {
+            tracing::warn!(check = name, "Degraded: {name}, {why}");
         }
     }
 
     pub fn not_ready(&self, why: impl Into<Cow<'static, str>>) {
         let (name, why) = (self.name, why.into());
-        if self.set(Err(why.clone())).is_some_and(|before| before.is_ok()) {
+        if self.set(State::NotReady(why.clone())).is_some_and(|before| before.is_ready()) {
             tracing::warn!(check = name, "Not ready any more: {name}, {why}");
         }
     }
@@ -79,8 +103,11 @@ mod tests {
         assert!(!readiness.is_ready());
         kafka.clone().ready();
         assert!(readiness.is_ready());
+        postgres.degraded("slow");
+        assert!(readiness.is_ready());
+        assert_eq!(readiness.states()["postgres"], State::Degraded("slow".into()));
         postgres.not_ready("connection refused");
         assert!(!readiness.is_ready());
-        assert_eq!(readiness.states()["postgres"], Err("connection refused".into()));
+        assert_eq!(readiness.states()["postgres"], State::NotReady("connection refused".into()));
     }
 }

@@ -14,7 +14,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Readiness, Server, metrics};
+use crate::{Readiness, Server, health, metrics};
 
 /// `/health/live`, `/health/ready` and `/metrics`.
 #[derive(Debug)]
@@ -50,19 +50,26 @@ impl Ops {
 
 async fn ready(State(readiness): State<Readiness>) -> (StatusCode, Json<Value>) {
     let states = readiness.states();
-    let all = states.values().all(Result::is_ok);
+    let all = states.values().all(health::State::is_ready);
     let status = if all { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let checks: serde_json::Map<String, Value> = states
+    let mut told = json!({ "ready": all });
+    if states.values().any(|state| matches!(state, health::State::Degraded(_))) {
+        told["degraded"] = true.into();
+    }
+    told["checks"] = states
         .into_iter()
         .map(|(name, state)| {
             let state = match state {
-                Ok(()) => json!({ "ready": true }),
-                Err(why) => json!({ "ready": false, "why": why }),
+                health::State::Ready => json!({ "ready": true }),
+                health::State::Degraded(why) => {
+                    json!({ "ready": true, "degraded": true, "why": why })
+                }
+                health::State::NotReady(why) => json!({ "ready": false, "why": why }),
             };
             (name.to_owned(), state)
         })
         .collect();
-    (status, Json(json!({ "ready": all, "checks": checks })))
+    (status, Json(told))
 }
 
 async fn render(State(numbers): State<PrometheusHandle>) -> impl IntoResponse {
@@ -92,8 +99,15 @@ mod tests {
         let told = json!({ "ready": false, "checks":
             { "postgres": { "ready": false, "why": "connection refused" } } });
         assert_eq!((status, serde_json::from_str::<Value>(&body).unwrap()), (503, told));
+        postgres.degraded("slow");
+        let (status, body) = get("/health/ready").await;
+        let told = json!({ "ready": true, "degraded": true, "checks":
+            { "postgres": { "ready": true, "degraded": true, "why": "slow" } } });
+        assert_eq!((status, serde_json::from_str::<Value>(&body).unwrap()), (200, told));
         postgres.ready();
-        assert_eq!(get("/health/ready").await.0, 200);
+        let (status, body) = get("/health/ready").await;
+        let told = json!({ "ready": true, "checks": { "postgres": { "ready": true } } });
+        assert_eq!((status, serde_json::from_str::<Value>(&body).unwrap()), (200, told));
 
         let things = crate::Metric {
             name: "things_total",

@@ -59,6 +59,25 @@ async fn a_released_page_takes_what_it_missed() {
 }
 
 #[tokio::test]
+async fn a_run_that_passes_over_a_page_is_refused_once_that_is_released() {
+    let store = Store::new().await;
+    let post = Post::drafted(1).published(2).titled(3, "mended").titled(5, "later");
+    quarantine(&store, &post).await;
+    assert_eq!(store.views.quarantined(P0).await.unwrap(), [(post.id, Position(3))]);
+    let past_it =
+        |from, to| Advance { flags: vec![(post.id, Flag::Still)], ..advance(P0, from, to, vec![]) };
+    assert_eq!(store.advance(past_it(3, 5)).await, Guarded::Written);
+    let release = Fill {
+        flags: vec![(post.id, Flag::Released)],
+        ..fill(P0, 5, vec![(post.id, post.row_at(5))])
+    };
+    assert_eq!(store.views.fill(&release).await.unwrap(), Guarded::Written);
+    let refused = Guarded::Refused(store.watermark(P0).await);
+    assert_eq!(store.advance(past_it(5, 7)).await, refused);
+    assert_eq!(store.watermark(P0).await.unwrap().point, at(5));
+}
+
+#[tokio::test]
 async fn a_new_epoch_knows_of_no_quarantine() {
     let store = Store::new().await;
     let post = Post::drafted(1).published(2).titled(3, "bad");
