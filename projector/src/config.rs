@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use clap::Parser;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use domain::{Position, PostId};
 use service_runtime::{DrainArgs, Secret, TelemetryArgs};
 
 /// Keeps the views in Redis up to date with the log of events.
@@ -33,6 +34,19 @@ pub struct Config {
     #[arg(long, env = "INKSTREAM_KAFKA_GROUP", default_value = "inkstream-projector")]
     pub kafka_group: String,
 
+    /// The topic that messages are copied to which are not ours, or are damaged; made when first needed
+    #[arg(long, env = "INKSTREAM_UNDECODABLE_TOPIC", default_value = "inkstream.undecodable")]
+    pub undecodable_topic: String,
+
+    /// How many brokers keep a copy of that topic, if it has to be created
+    #[arg(
+        long,
+        env = "INKSTREAM_KAFKA_REPLICATION",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(i32).range(1..=100),
+    )]
+    pub kafka_replication: i32,
+
     /// How long a partition may stand still below the head of its log, in milliseconds, before it is read
     /// from Postgres instead of Kafka
     #[arg(long, env = "INKSTREAM_PATIENCE_MS", default_value_t = 2000)]
@@ -47,4 +61,161 @@ pub struct Config {
 
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
+}
+
+/// Looks after pages that were set aside, because an event of theirs cannot be folded
+#[derive(Debug, Clone, Parser)]
+#[command(name = "quarantine")]
+pub struct QuarantineArgs {
+    /// Where the log of events is: a `postgres://` URL
+    #[arg(long, env = "INKSTREAM_DATABASE_URL", hide_env_values = true)]
+    pub database_url: Secret,
+
+    /// Where the views are: a `redis://` URL
+    #[arg(long, env = "INKSTREAM_REDIS_URL", hide_env_values = true)]
+    pub redis_url: Secret,
+
+    /// What all keys in Redis begin with
+    #[arg(long, env = "INKSTREAM_REDIS_PREFIX", default_value = "inkstream")]
+    pub redis_prefix: String,
+
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+
+    #[command(subcommand)]
+    pub action: QuarantineAction,
+}
+
+/// What is to be done with pages that were set aside.
+#[derive(Debug, Clone, Subcommand)]
+pub enum QuarantineAction {
+    /// Lists the events for which pages are set aside, or that are left out for good
+    List,
+    /// Shows an event on record as it is stored, and its page as readers see it
+    Show {
+        /// The id of the post, or the position of the event
+        which: Which,
+    },
+    /// Folds pages anew with this program, and releases those that it can read; fails if it cannot read one
+    Retry {
+        /// The id of the post
+        #[arg(required_unless_present = "all")]
+        post_id: Option<PostId>,
+        /// All that are set aside
+        #[arg(long, conflicts_with = "post_id")]
+        all: bool,
+    },
+    /// Leaves an event out for good, in this program and all that come, and folds its page without it
+    Discard {
+        /// The position of the event
+        #[arg(value_parser = position)]
+        position: Position,
+    },
+}
+
+/// A page by its post, or one of its events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    Post(PostId),
+    Event(Position),
+}
+
+impl std::str::FromStr for Which {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(id) => Ok(Self::Post(id)),
+            Err(_) => position(text).map(Self::Event),
+        }
+    }
+}
+
+fn position(text: &str) -> Result<Position, String> {
+    let position = text.parse().ok().filter(|position| *position > 0);
+    position.map(Position).ok_or_else(|| "expected the position of an event".to_owned())
+}
+
+/// What the process is started for.
+#[derive(Debug, Clone)]
+pub enum Command {
+    Project(Box<Config>),
+    Quarantine(QuarantineArgs),
+}
+
+impl Command {
+    /// Reads the command line and the environment; ends the process if they cannot be read.
+    pub fn parse() -> Self {
+        Self::try_parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    pub fn try_parse_from<T: Into<std::ffi::OsString> + Clone>(
+        words: impl IntoIterator<Item = T>,
+    ) -> Result<Self, clap::Error> {
+        let matches = Config::command()
+            .subcommand(QuarantineArgs::command())
+            .subcommand_negates_reqs(true)
+            .try_get_matches_from(words)?;
+        match matches.subcommand() {
+            Some((_quarantine, matches)) => {
+                QuarantineArgs::from_arg_matches(matches).map(Self::Quarantine)
+            }
+            None => {
+                Config::from_arg_matches(&matches).map(|config| Self::Project(Box::new(config)))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVERS: &str = "--database-url=postgres://x --redis-url=redis://y";
+
+    #[test]
+    fn a_projector_needs_to_be_told_where_its_servers_are() {
+        let Ok(Command::Project(config)) = parse(&format!("{SERVERS} --kafka-brokers=z:1")) else {
+            panic!("the settings were refused")
+        };
+        assert_eq!(config.undecodable_topic, "inkstream.undecodable");
+        assert!(refused(SERVERS).contains("--kafka-brokers"));
+        let bad = refused(&format!("{SERVERS} --kafka-brokers=z --kafka-replication=0"));
+        assert!(bad.contains("--kafka-replication"), "{bad}");
+    }
+
+    #[test]
+    fn a_page_in_quarantine_is_named_by_its_post_or_by_an_event() {
+        let id = "0192f0c1-2d3e-7f4a-8b5c-6d7e8f901234";
+        assert_eq!("7".parse(), Ok(Which::Event(Position(7))));
+        assert_eq!(id.parse(), Ok(Which::Post(id.parse().unwrap())));
+        let quarantine = |words: &str| parse(&format!("quarantine {SERVERS} {words}"));
+        for words in ["list", "retry --all", "discard 7", &format!("retry {id}"), "show 7"] {
+            assert!(matches!(quarantine(words), Ok(Command::Quarantine(_))), "{words}");
+        }
+        for words in ["", "show", "show 0", "retry", "retry 7", "discard", "discard x"] {
+            assert!(quarantine(words).is_err(), "{words} was accepted");
+        }
+        assert!(quarantine(&format!("retry --all {id}")).is_err());
+    }
+
+    #[test]
+    fn help_lists_every_setting_and_subcommand() {
+        let help = refused("--help");
+        for word in ["INKSTREAM_UNDECODABLE_TOPIC", "INKSTREAM_PATIENCE_MS", "quarantine"] {
+            assert!(help.contains(word), "{word} is missing from\n{help}");
+        }
+        let help = refused("quarantine --help");
+        for word in ["INKSTREAM_REDIS_URL", "list", "show", "retry", "discard"] {
+            assert!(help.contains(word), "{word} is missing from\n{help}");
+        }
+    }
+
+    fn parse(words: &str) -> Result<Command, clap::Error> {
+        Command::try_parse_from(["projector"].into_iter().chain(words.split_whitespace()))
+    }
+
+    fn refused(words: &str) -> String {
+        parse(words).unwrap_err().to_string()
+    }
 }

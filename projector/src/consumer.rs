@@ -3,32 +3,47 @@
 //! Kafka is an accelerator here. The offsets committed to it are a hint where to go on: what the views have
 //! seen, only their watermarks say.
 
-use anyhow::{Context, ensure};
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anyhow::Context;
+use domain::message::NotOurs;
 use domain::{Message, Partition};
 use futures::FutureExt;
 use rdkafka::ClientConfig;
-use rdkafka::consumer::{Consumer, StreamConsumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, StreamConsumer};
 use rdkafka::message::{BorrowedMessage, Headers, Message as _};
+use tokio_util::sync::CancellationToken;
 
 use crate::apply::Waiting;
+use crate::metrics;
+use crate::undecodable::Undecodable;
 
 /// A batch ends with this many messages, or with so many bytes of them.
-const MAX_MESSAGES: usize = 500;
+pub(crate) const MAX_MESSAGES: usize = 500;
 const MAX_BYTES: usize = 4 * 1024 * 1024;
+/// What our messages name as their source.
+const SOURCE: &str = "inkstream";
+/// How long Kafka may take to describe the topic, and when it is asked again.
+const DESCRIBE_LIMIT: Duration = Duration::from_secs(3);
 
 /// Our member of the consumer group.
 pub struct Partitions {
     consumer: StreamConsumer,
     of_the_store: domain::Partitions,
+    /// The next offset of each Kafka partition that is not noted for committing yet.
+    reached: HashMap<(String, i32), i64>,
 }
 
 /// What Kafka had for us.
 #[derive(Debug, Default)]
 pub struct Batch {
     pub waiting: Waiting,
+    /// Messages that are not ours, or are damaged.
+    pub undecodable: Vec<Undecodable>,
     /// The next offset of each Kafka partition, once all of it is applied.
-    offsets: Vec<(String, i32, i64)>,
-    messages: usize,
+    offsets: HashMap<(String, i32), i64>,
+    pub messages: usize,
     bytes: usize,
 }
 
@@ -58,7 +73,7 @@ impl Partitions {
             .create()
             .context("creating the consumer")?;
         consumer.subscribe(&[topic]).context("subscribing to the topic")?;
-        Ok(Self { consumer, of_the_store })
+        Ok(Self { consumer, of_the_store, reached: HashMap::new() })
     }
 
     /// Waits for a message, and takes with it all that has arrived.
@@ -79,11 +94,16 @@ impl Partitions {
         batch
     }
 
-    /// Notes how far we have come, to be committed in the background.
-    pub fn applied(&self, batch: &Batch) {
-        for (topic, partition, offset) in &batch.offsets {
+    /// Remembers how far a batch goes.
+    pub fn took(&mut self, batch: &mut Batch) {
+        self.reached.extend(batch.offsets.drain());
+    }
+
+    /// Notes how far we have come, to be committed in the background: all that was taken is applied.
+    pub fn applied(&mut self) {
+        for ((topic, partition), offset) in self.reached.drain() {
             // It fails when the partition has been given to somebody else, and then it does not matter.
-            let _ = self.consumer.store_offset(topic, *partition, *offset);
+            let _ = self.consumer.store_offset(&topic, partition, offset);
         }
     }
 
@@ -106,32 +126,118 @@ impl Batch {
         self.messages += 1;
         self.bytes += message.payload_len();
         let (topic, number, next) = (message.topic(), message.partition(), message.offset() + 1);
-        match self.offsets.iter_mut().find(|(t, p, _)| t == topic && *p == number) {
-            Some((.., offset)) => *offset = next,
-            None => self.offsets.push((topic.to_owned(), number, next)),
-        }
+        self.offsets.insert((topic.to_owned(), number), next);
         match read(message, partitions) {
             Ok((partition, message)) => {
                 self.waiting.entry(partition).or_default().push_back(message);
             }
             Err(error) => {
-                let (offset, partition) = (message.offset(), number);
-                tracing::warn!(partition, offset, %error, "Passing over a message that is not ours: {error:#}");
-                metrics::counter!("projector_foreign_messages_total").increment(1);
+                let (offset, partition, reason) = (message.offset(), number, error.reason());
+                tracing::warn!(partition, offset, %error, "A message on the topic is not ours: {error}");
+                ::metrics::counter!(metrics::UNDECODABLE, "reason" => reason).increment(1);
+                self.undecodable.push(Undecodable::new(message, &error.to_string()));
             }
         }
     }
 }
 
+/// Why a message is not one of our log. What is said of it in a metric comes from a small set.
+#[derive(Debug, thiserror::Error)]
+enum Foreign {
+    #[error("the message has no headers")]
+    NoHeaders,
+    #[error("its source is not `{SOURCE}`")]
+    Source,
+    #[error(transparent)]
+    Damaged(#[from] NotOurs),
+    #[error("it belongs to partition {0}")]
+    Partition(Partition),
+}
+
+impl Foreign {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::NoHeaders | Self::Damaged(NotOurs::Missing(_) | NotOurs::Malformed(_)) => {
+                "headers"
+            }
+            Self::Source => "source",
+            Self::Damaged(NotOurs::NoValue) => "value",
+            Self::Partition(_) => "partition",
+        }
+    }
+}
+
+/// Reads one of our messages. Whether its event can be read, and is in the log, is another matter.
 fn read(
     message: &BorrowedMessage<'_>,
     partitions: domain::Partitions,
-) -> anyhow::Result<(Partition, Message)> {
-    let headers = message.headers().context("the message has no headers")?;
-    let headers = headers.iter().filter_map(|header| Some((header.key, header.value?)));
-    let read = Message::read(headers, message.payload())?;
+) -> Result<(Partition, Message), Foreign> {
+    let headers = message.headers().ok_or(Foreign::NoHeaders)?;
+    let headers = || headers.iter().filter_map(|header| Some((header.key, header.value?)));
+    if !headers().any(|header| header == ("ce_source", SOURCE.as_bytes())) {
+        return Err(Foreign::Source);
+    }
+    let read = Message::read(headers(), message.payload())?;
     // Judged by the watermark of another partition than its own, it could only do harm.
     let partition = partitions.of(&read.event.stream_id);
-    ensure!(message.partition() == i32::from(partition.0), "it belongs to partition {partition}");
+    if message.partition() != i32::from(partition.0) {
+        return Err(Foreign::Partition(partition));
+    }
     Ok((partition, read))
+}
+
+/// The topic cannot be of this store, and no waiting will change that.
+#[derive(Debug, thiserror::Error)]
+#[error("the topic `{topic}` has {found} partitions and the store {needed}; they must be the same")]
+struct WrongPartitions {
+    topic: String,
+    found: usize,
+    needed: u16,
+}
+
+/// Sees that the topic has the store's number of partitions.
+#[derive(Debug, Clone)]
+pub struct TopicTask {
+    pub brokers: String,
+    pub topic: String,
+    pub of_the_store: domain::Partitions,
+}
+
+impl TopicTask {
+    /// Asks until Kafka has answered and the topic is there, and ends the process if it is another's.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        while !self.clone().check().await? {
+            let pause = tokio::time::sleep(DESCRIBE_LIMIT);
+            if stop.run_until_cancelled(pause).await.is_none() {
+                return Ok(());
+            }
+        }
+        stop.cancelled().await;
+        Ok(())
+    }
+
+    /// Whether the topic is known to be right. Without Kafka, or before the topic is made, nothing is known,
+    /// and the views are kept up to date from the log.
+    pub async fn check(self) -> anyhow::Result<bool> {
+        // Asking for metadata blocks its thread.
+        tokio::task::spawn_blocking(move || self.check_blocking()).await?
+    }
+
+    fn check_blocking(self) -> anyhow::Result<bool> {
+        let client: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.brokers)
+            .set("client.id", "inkstream-projector")
+            .create()
+            .context("creating a client")?;
+        let Ok(described) = client.fetch_metadata(Some(&self.topic), DESCRIBE_LIMIT) else {
+            return Ok(false);
+        };
+        let topic = described.topics().iter().find(|topic| topic.name() == self.topic);
+        let found = topic.map_or(0, |topic| topic.partitions().len());
+        let needed = self.of_the_store.count();
+        if found == 0 || found == usize::from(needed) {
+            return Ok(found > 0);
+        }
+        Err(WrongPartitions { topic: self.topic, found, needed }.into())
+    }
 }

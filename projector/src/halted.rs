@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use domain::{Partition, Position};
 use service_runtime::Check;
 
+use crate::metrics;
+
 /// What stands still, and why. Clones share it. It ends with the process, since a program that can read the
 /// event goes on where this one stopped, or with the views it was said of.
 #[derive(Debug, Clone)]
@@ -45,7 +47,7 @@ impl Halted {
     }
 
     fn tell(&self, partitions: &BTreeMap<Partition, String>) {
-        metrics::gauge!("projector_halted_partitions").set(partitions.len() as f64);
+        ::metrics::gauge!(metrics::HALTED).set(partitions.len() as f64);
         if partitions.is_empty() {
             self.check.ready();
         } else {

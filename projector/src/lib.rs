@@ -2,11 +2,17 @@
 //! where Kafka has a gap, is silent, or Redis has lost what it held.
 
 mod apply;
-mod config;
+pub mod config;
 mod consumer;
 mod halted;
+pub mod metrics;
+mod pages;
+pub mod quarantine;
 mod recovery;
+mod retries;
 mod run;
+mod runs;
+mod undecodable;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,9 +24,11 @@ use service_runtime::{DrainArgs, Ops, Readiness, Tasks};
 pub use config::Config;
 
 use crate::apply::Projection;
-use crate::consumer::Partitions;
+use crate::consumer::{Partitions, TopicTask};
 use crate::halted::Halted;
+use crate::retries::Retries;
 use crate::run::{HeadsTask, ProjectTask};
+use crate::undecodable::{CopyTask, CopyTo};
 
 /// A batch is written in one exchange, which takes Redis longer than a reader would wait.
 const REDIS_LIMIT: Duration = Duration::from_secs(5);
@@ -33,6 +41,8 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 pub struct App {
     project: ProjectTask,
     heads: HeadsTask,
+    topic: TopicTask,
+    copies: CopyTask,
     ops: Ops,
     readiness: Readiness,
     drain: DrainArgs,
@@ -41,6 +51,7 @@ pub struct App {
 impl App {
     /// Connects to what it needs and binds its port.
     pub async fn build(config: Config) -> anyhow::Result<Self> {
+        service_runtime::metrics::describe(metrics::METRICS)?;
         let readiness = Readiness::new();
         let settings = PoolSettings {
             name: "projector",
@@ -53,6 +64,12 @@ impl App {
         let log = EventLog::new(pool, store.partitions);
         let keys = KeySpace::new(&config.redis_prefix)?;
         let views = Views::new(config.redis_url.reveal(), keys, store.partitions, REDIS_LIMIT)?;
+        let topic = TopicTask {
+            brokers: config.kafka_brokers.clone(),
+            topic: config.kafka_topic.clone(),
+            of_the_store: store.partitions,
+        };
+        topic.clone().check().await?;
         let partitions = Partitions::join(
             &config.kafka_brokers,
             &config.kafka_topic,
@@ -62,15 +79,25 @@ impl App {
         let ops = Ops::bind(config.ops_address, readiness.clone()).await?;
 
         let halted = Halted::new(readiness.check("folds"));
-        let (heads, heads_seen) = HeadsTask::new(log.clone(), readiness.check("postgres"));
+        let quarantine = readiness.check("quarantine");
+        let (heads, heads_seen) =
+            HeadsTask::new(log.clone(), readiness.check("postgres"), quarantine);
+        let copy_to = CopyTo {
+            brokers: config.kafka_brokers,
+            topic: config.undecodable_topic,
+            replication: config.kafka_replication,
+        };
+        let (copy_task, copies) = CopyTask::new(copy_to, readiness.check("undecodable"));
         let project = ProjectTask {
             projection: Projection::new(log, views, halted),
             partitions,
+            copies,
+            retries: Retries::default(),
             heads: heads_seen,
             patience: Duration::from_millis(config.patience_ms),
             redis: readiness.check("redis"),
         };
-        Ok(Self { project, heads, ops, readiness, drain: config.drain })
+        Ok(Self { project, heads, topic, copies: copy_task, ops, readiness, drain: config.drain })
     }
 
     pub fn ops_address(&self) -> SocketAddr {
@@ -82,6 +109,8 @@ impl App {
         let mut tasks = Tasks::new(self.drain, &self.readiness);
         tasks.spawn("project", |stop| self.project.run(stop));
         tasks.spawn("heads", |stop| self.heads.run(stop));
+        tasks.spawn("topic", |stop| self.topic.run(stop));
+        tasks.spawn("copies", |stop| self.copies.run(stop));
         tasks.spawn_last("ops", |stop| self.ops.run(stop));
         tasks.run_until(shutdown).await
     }

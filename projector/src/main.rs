@@ -1,8 +1,8 @@
-//! The projector's process: start, wait, stop.
+//! The projector's process: start, wait, stop; or a look into the quarantine, if asked to.
 
 use anyhow::Context;
-use clap::Parser;
-use projector::{App, Config};
+use projector::config::Command;
+use projector::{App, Config, quarantine};
 use service_runtime::{shutdown_signal, telemetry};
 
 #[global_allocator]
@@ -10,7 +10,16 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let config = Config::parse();
+    match Command::parse() {
+        Command::Project(config) => project(*config).await,
+        Command::Quarantine(args) => {
+            telemetry::init("projector quarantine", &args.telemetry)?;
+            quarantine::run(&args, &mut std::io::stdout()).await
+        }
+    }
+}
+
+async fn project(config: Config) -> anyhow::Result<()> {
     telemetry::init("projector", &config.telemetry)?;
 
     let app = App::build(config).await.context("the projector could not start")?;

@@ -8,15 +8,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use domain::{Partition, Point, Position, PostId};
-use read_model::{Fill, Guarded, NewEpoch, Watermark};
+use event_log::Touched;
+use read_model::{Fill, Flag, Guarded, NewEpoch, Watermark};
 use uuid::Uuid;
 
 use crate::apply::Projection;
+use crate::metrics;
 
 /// How many events of the log one step of filling looks at.
 const CHUNK: u32 = 50;
 /// How often rows that became too old while they were folded are folded again.
 const ATTEMPTS: usize = 5;
+/// How often it is said how far filling has come.
+const SAY_EVERY: Duration = Duration::from_secs(5);
 
 /// Where the log stood a moment ago.
 #[derive(Debug, Clone, Default)]
@@ -34,7 +38,19 @@ pub struct Standstill {
     silent: BTreeSet<Partition>,
 }
 
+/// How much has been filled since something last was to be filled, for whoever waits for it.
+#[derive(Debug, Default)]
+pub(crate) struct Filled {
+    events: u64,
+    said: Option<Instant>,
+}
+
 impl Standstill {
+    /// How many partitions are followed in the log.
+    fn tailed(&self) -> usize {
+        self.silent.len()
+    }
+
     /// Whether a partition has not moved for so long, or not by Kafka since it last had not.
     fn lasts(&mut self, partition: Partition, at: Position, limit: Duration) -> bool {
         match self.since.get(&partition) {
@@ -67,43 +83,64 @@ impl Projection {
         patience: Duration,
     ) -> anyhow::Result<()> {
         self.look_up_watermarks().await?;
+        let mut outcome = Ok(());
         for (partition, head) in self.log.partitions().all().zip(&heads.points) {
-            metrics::gauge!("projector_head", "partition" => partition.to_string())
-                .set(head.position.0 as f64);
-            let halted = self.halted.contains(partition);
-            let Some(watermark) = self.watermarks.get(&partition).cloned() else {
-                if !halted {
-                    self.begin_epoch(partition).await?;
-                }
-                continue;
+            let watermark = self.watermarks.get(&partition).cloned();
+            let unfilled = watermark.as_ref().and_then(|mark| mark.unfilled_below);
+            let gauge = |name, position: Position| {
+                ::metrics::gauge!(name, "partition" => partition.to_string())
+                    .set(position.0 as f64);
             };
-            let at = watermark.point;
-            let another_life = watermark.incarnation != heads.incarnation;
-            // What halted a partition in one life of the store, or of the views, says nothing of the next.
-            let another_version = !watermark.is_of_this_version();
-            if halted && !another_life && !another_version {
-                continue;
-            }
-            let behind = at.position < head.position;
-            let silent = behind && standstill.lasts(partition, at.position, patience);
-            let odd = another_life || (!behind && at != *head);
-            if another_version {
-                tracing::info!(partition = %partition, "The views of partition {partition} are of another version");
-                self.halted.release(partition);
-                self.begin_epoch(partition).await?;
-            } else if (silent || odd) && self.is_of_another_log(partition, &watermark).await? {
-                tracing::error!(partition = %partition, "The views of partition {partition} are not of this log, or of an earlier life of it");
-                self.halted.release(partition);
-                self.begin_epoch(partition).await?;
-            } else if silent {
-                if self.lacks_too_much(partition, &watermark, head.position).await? {
-                    self.begin_epoch(partition).await?;
-                } else {
-                    self.catch_up(partition, head.position).await?;
-                }
-            }
+            gauge(metrics::HEAD, head.position);
+            gauge(metrics::UNFILLED, unfilled.unwrap_or_default());
+            let incarnation = heads.incarnation;
+            let compared =
+                self.compare_one((partition, *head), incarnation, standstill, patience).await;
+            // What is wrong with one keeps no other behind.
+            outcome = outcome.and(compared);
         }
-        Ok(())
+        ::metrics::gauge!(metrics::TAILED).set(standstill.tailed() as f64);
+        outcome
+    }
+
+    async fn compare_one(
+        &mut self,
+        (partition, head): (Partition, Point),
+        incarnation: u32,
+        standstill: &mut Standstill,
+        patience: Duration,
+    ) -> anyhow::Result<()> {
+        let halted = self.halted.contains(partition);
+        let Some(watermark) = self.watermarks.get(&partition).cloned() else {
+            return if halted { Ok(()) } else { self.begin_epoch(partition).await };
+        };
+        let at = watermark.point;
+        let another_life = watermark.incarnation != incarnation;
+        // What halted a partition in one life of the store, or of the views, says nothing of the next.
+        let another_version = !watermark.is_of_this_version();
+        if halted && !another_life && !another_version {
+            return Ok(());
+        }
+        let behind = at.position < head.position;
+        let silent = behind && standstill.lasts(partition, at.position, patience);
+        let odd = another_life || (!behind && at != head);
+        if another_version {
+            tracing::info!(partition = %partition, "The views of partition {partition} are of another version");
+            self.halted.release(partition);
+            return self.begin_epoch(partition).await;
+        }
+        if (silent || odd) && self.is_of_another_log(partition, &watermark).await? {
+            tracing::error!(partition = %partition, "The views of partition {partition} are not of this log, or of an earlier life of it");
+            self.halted.release(partition);
+            return self.begin_epoch(partition).await;
+        }
+        if !silent {
+            return Ok(());
+        }
+        if self.lacks_too_much(partition, &watermark, head.position).await? {
+            return self.begin_epoch(partition).await;
+        }
+        self.catch_up(partition, head.position).await
     }
 
     /// Begins a new epoch of a partition at its head. What it held counts as absent from then on, and is
@@ -126,7 +163,7 @@ impl Projection {
             Guarded::Written => {
                 let position = new.head.position;
                 tracing::info!(partition = %partition, "Began a new epoch of partition {partition} at {position}");
-                metrics::counter!("projector_epochs_total").increment(1);
+                ::metrics::counter!(metrics::EPOCHS).increment(1);
             }
             Guarded::Refused(found) => {
                 tracing::debug!(?found, "Another process was first with partition {partition}");
@@ -148,30 +185,32 @@ impl Projection {
     /// Fills a part of what is missing from a partition, newest first.
     pub async fn fill(&mut self, partition: Partition, below: Position) -> anyhow::Result<()> {
         let touched = self.log.touched_before(partition, below, CHUNK).await?;
-        let lowest = touched.last().map_or(Position::ZERO, |touched| touched.position);
-        let ids: BTreeSet<PostId> =
-            touched.iter().filter_map(|touched| touched.stream_id.parse().ok()).collect();
-        let ids: Vec<PostId> = ids.into_iter().collect();
+        let ids = latest_first(&touched);
         for _ in 0..ATTEMPTS {
             let Some(watermark) = self.watermarks.get(&partition).cloned() else { return Ok(()) };
-            let folded = self.fold_from_log(&ids).await?;
-            if !folded.unreadable.is_empty() {
-                folded.unreadable.into_iter().for_each(|page| self.halt_at(page));
-                return Ok(());
+            let (folded, count) = self.fold_first_from_log(&ids).await?;
+            let (events, lowest) = covered(&touched, &ids[..count]);
+            let discarded = self.quarantine(folded.unreadable.iter()).await?;
+            if !discarded.is_empty() {
+                // Just now: the pages are folded again without.
+                continue;
             }
+            let set_aside = folded.unreadable.iter().filter_map(|page| {
+                Some((page.stream_id.parse().ok()?, Flag::Quarantined(page.position)))
+            });
             let fill = Fill {
                 partition,
                 incarnation: watermark.incarnation,
                 epoch: watermark.epoch.clone(),
                 as_of: folded.as_of,
+                flags: set_aside.collect(),
                 // What was touched again above has been filled already, or is being applied.
                 rows: folded.rows.into_iter().filter(|(_, row)| row.position < below).collect(),
                 unfilled_below: Some(lowest),
-                flags: vec![],
             };
             match self.views.fill_part(&fill, below).await.context("filling views")? {
                 Guarded::Written => {
-                    self.note_filled(partition, lowest);
+                    self.note_filled(partition, events, lowest);
                     return Ok(());
                 }
                 // Somebody applied an event that these rows lack: they are folded again.
@@ -183,8 +222,8 @@ impl Projection {
         Ok(())
     }
 
-    fn note_filled(&mut self, partition: Partition, lowest: Position) {
-        metrics::gauge!("projector_unfilled_below", "partition" => partition.to_string())
+    fn note_filled(&mut self, partition: Partition, events: usize, lowest: Position) {
+        ::metrics::gauge!(metrics::UNFILLED, "partition" => partition.to_string())
             .set(lowest.0 as f64);
         if let Some(watermark) = self.watermarks.get_mut(&partition) {
             watermark.unfilled_below = (lowest != Position::ZERO).then_some(lowest);
@@ -192,6 +231,30 @@ impl Projection {
                 tracing::info!(partition = %partition, "Partition {partition} is filled");
             }
         }
+        self.filled.events += events as u64;
+        self.say_how_far_filling_is();
+    }
+
+    fn say_how_far_filling_is(&mut self) {
+        let (partitions, below) = self
+            .unfilled()
+            .fold((0_u64, 0), |(count, below), (_, position)| (count + 1, below + position.0));
+        if partitions == 0 {
+            self.filled = Filled::default();
+            return;
+        }
+        if self.filled.said.is_some_and(|said| said.elapsed() < SAY_EVERY) {
+            return;
+        }
+        self.filled.said = Some(Instant::now());
+        // Positions are spread evenly over all partitions; counting would cost more than it tells.
+        let to_go = below / u64::from(self.log.partitions().count());
+        let (filled, all) = (self.filled.events, self.filled.events + to_go);
+        tracing::info!(
+            events.filled = filled,
+            events.to_go = to_go,
+            "Filled {filled} of about {all} events, {partitions} partitions to go"
+        );
     }
 
     /// Whether the log, asked after the watermark was read, is in another life, or has another event or none
@@ -207,4 +270,22 @@ impl Projection {
         let there = self.log.points_at(watermark.point.position).await?;
         Ok(there.get(usize::from(partition.0)) != Some(&watermark.point))
     }
+}
+
+/// Every page once, the one that was touched last first.
+fn latest_first(touched: &[Touched]) -> Vec<PostId> {
+    let mut seen = BTreeSet::new();
+    let ids = touched.iter().filter_map(|touched| touched.stream_id.parse().ok());
+    ids.filter(|id| seen.insert(*id)).collect()
+}
+
+/// How many of these events, latest first, are in these pages without one missing between them, and the
+/// position of the last; zero if that was all.
+fn covered(touched: &[Touched], pages: &[PostId]) -> (usize, Position) {
+    let is_in = |touched: &&Touched| {
+        touched.stream_id.parse::<PostId>().map_or(true, |id| pages.contains(&id))
+    };
+    let covered = touched.iter().take_while(is_in).count();
+    let lowest = touched[..covered].last().map_or(Position::ZERO, |touched| touched.position);
+    (covered, lowest)
 }

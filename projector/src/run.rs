@@ -7,12 +7,17 @@ use service_runtime::Check;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::apply::Projection;
-use crate::consumer::{Batch, Partitions};
+use crate::apply::{Projection, Waiting};
+use crate::consumer::{MAX_MESSAGES, Partitions};
+use crate::metrics;
 use crate::recovery::{Heads, Standstill};
+use crate::retries::Retries;
+use crate::undecodable::Copies;
 
 /// How often the heads of the log are read.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How many messages wait at most when some cannot be applied, but for one batch.
+const MAX_WAITING: usize = 2 * MAX_MESSAGES;
 
 /// Reads the heads of the log once a second. A task of its own, so that a Postgres that does not answer
 /// holds up no event from Kafka.
@@ -21,12 +26,18 @@ pub(crate) struct HeadsTask {
     log: EventLog,
     seen: watch::Sender<Heads>,
     postgres: Check,
+    quarantine: Check,
 }
 
 impl HeadsTask {
-    pub(crate) fn new(log: EventLog, postgres: Check) -> (Self, watch::Receiver<Heads>) {
+    pub(crate) fn new(
+        log: EventLog,
+        postgres: Check,
+        quarantine: Check,
+    ) -> (Self, watch::Receiver<Heads>) {
         let (seen, heads) = watch::channel(Heads::default());
-        (Self { log, seen, postgres }, heads)
+        quarantine.ready();
+        (Self { log, seen, postgres, quarantine }, heads)
     }
 
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
@@ -46,6 +57,14 @@ impl HeadsTask {
     }
 
     async fn read(&self) -> anyhow::Result<Heads> {
+        let quarantined = self.log.count_quarantined().await?;
+        ::metrics::gauge!(metrics::QUARANTINED).set(quarantined as f64);
+        match quarantined {
+            0 => self.quarantine.ready(),
+            _ => self.quarantine.degraded(format!(
+                "{quarantined} pages are set aside; see `projector quarantine list`"
+            )),
+        }
         Ok(Heads { incarnation: self.log.incarnation().await?, points: self.log.heads().await? })
     }
 }
@@ -55,6 +74,8 @@ impl HeadsTask {
 pub(crate) struct ProjectTask {
     pub projection: Projection,
     pub partitions: Partitions,
+    pub copies: Copies,
+    pub retries: Retries,
     pub heads: watch::Receiver<Heads>,
     pub patience: Duration,
     pub redis: Check,
@@ -63,25 +84,46 @@ pub(crate) struct ProjectTask {
 impl ProjectTask {
     pub(crate) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut standstill = Standstill::default();
+        let mut waiting = Waiting::new();
         loop {
+            if waiting.is_empty() && self.copies.are_made() {
+                self.partitions.applied();
+            }
             let fill = self.next_to_fill();
+            let has_room = self.copies.have_room()
+                && waiting.values().map(|queue| queue.len()).sum::<usize>() < MAX_WAITING;
             let done = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                batch = self.partitions.next_batch() => {
-                    batch.waiting.keys().for_each(|partition| standstill.heard_of(*partition));
-                    self.apply(batch, &stop).await
+                mut batch = self.partitions.next_batch(), if has_room => {
+                    ::metrics::counter!(metrics::BATCHES).increment(1);
+                    ::metrics::histogram!(metrics::BATCH_SIZE).record(batch.messages as f64);
+                    self.copies.make(std::mem::take(&mut batch.undecodable));
+                    self.partitions.took(&mut batch);
+                    for (partition, queue) in batch.waiting {
+                        standstill.heard_of(partition);
+                        waiting.entry(partition).or_default().extend(queue);
+                    }
+                    self.projection.apply(&mut waiting).await
                 }
                 changed = self.heads.changed() => match changed {
                     Ok(()) => unless_stopped(&stop, self.compare(&mut standstill)).await,
                     // The task that reads them ends only when all do.
                     Err(_) => return Ok(()),
                 },
+                // What could not be applied; it is still in Kafka and in the log, too.
+                () = std::future::ready(()), if !waiting.is_empty() => {
+                    unless_stopped(&stop, self.projection.apply(&mut waiting)).await
+                }
                 () = std::future::ready(()), if fill.is_some() => match fill {
                     Some((partition, below)) => {
                         unless_stopped(&stop, self.projection.fill(partition, below)).await
                     }
                     None => Ok(()),
                 },
+                () = std::future::ready(()), if self.retries.are_due() => {
+                    let retried = self.retries.next(&self.projection.log, &self.projection.views);
+                    unless_stopped(&stop, async { retried.await; Ok(()) }).await
+                }
             };
             match done {
                 Ok(()) => self.redis.ready(),
@@ -96,27 +138,9 @@ impl ProjectTask {
         }
     }
 
-    /// Applies a batch, and goes on trying until that has succeeded.
-    async fn apply(&mut self, mut batch: Batch, stop: &CancellationToken) -> anyhow::Result<()> {
-        while let Err(error) = self.projection.apply(&mut batch.waiting).await {
-            let error = format!("{error:#}");
-            tracing::warn!(error, "A batch waits: {error}");
-            self.redis.not_ready(error);
-            // What waits is still in Kafka and in the log.
-            if stop
-                .run_until_cancelled(tokio::time::sleep(Duration::from_millis(200)))
-                .await
-                .is_none()
-            {
-                return Ok(());
-            }
-        }
-        self.partitions.applied(&batch);
-        Ok(())
-    }
-
     async fn compare(&mut self, standstill: &mut Standstill) -> anyhow::Result<()> {
         let heads = self.heads.borrow_and_update().clone();
+        self.retries.come_due();
         self.projection.compare(&heads, standstill, self.patience).await
     }
 

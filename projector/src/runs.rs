@@ -1,0 +1,299 @@
+//! Runs of events: read, folded into the rows they change, and offered to the guard.
+
+use std::collections::{HashMap, HashSet};
+
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use domain::post::PostEvent;
+use domain::{
+    Claim, Message, Partition, Point, Position, PostId, RawEvent, Recorded, Slug, StoredEvent as _,
+};
+use event_log::{Reading, Unreadable};
+use read_model::{Advance, Flag, Guarded, Row, StoredRow, Watermark};
+
+use crate::apply::Projection;
+use crate::metrics;
+
+/// How many events are read from the log at once where Kafka has not brought them.
+const PAGE: u32 = 500;
+
+/// Events without a hole between them, behind where the watermark stands.
+pub(crate) struct Run {
+    from: Point,
+    events: Vec<Recorded<Reading>>,
+}
+
+/// What a run meets.
+#[derive(Default)]
+struct Before {
+    rows: HashMap<PostId, Row>,
+    /// Pages that are set aside, or turn out to have to be.
+    flags: HashMap<PostId, Flag>,
+    unreadable: Vec<(Partition, Unreadable)>,
+}
+
+/// A run as it goes to the guard.
+struct Planned {
+    advance: Advance,
+    /// Events that set their pages aside. They have to be on record before that.
+    unreadable: Vec<Unreadable>,
+    events: usize,
+    /// When the first of them was recorded.
+    oldest: Option<DateTime<Utc>>,
+}
+
+impl Run {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// What follows without a hole from the watermark on, up to the first that cannot be read: about that one
+    /// only the log is believed.
+    pub(crate) fn of<'a>(
+        watermark: &Watermark,
+        queue: impl IntoIterator<Item = &'a Message>,
+    ) -> Self {
+        let mut at = watermark.point;
+        let follows = |message: &&Message| {
+            let follows = message.previous == at && message.incarnation == watermark.incarnation;
+            at = message.event.point();
+            follows
+        };
+        let event = |message: &Message| {
+            let event = PostEvent::decode(message.event.clone()).ok()?;
+            event.try_map(|event| Ok::<_, ()>(Reading::Event(event))).ok()
+        };
+        let events = queue.into_iter().take_while(follows).map_while(event).collect();
+        Self { from: watermark.point, events }
+    }
+}
+
+impl Projection {
+    /// Reads from the log what follows a point.
+    pub(crate) async fn read_run(&self, partition: Partition, from: Point) -> anyhow::Result<Run> {
+        let stored = self.log.read_partition_after(partition, from.position, PAGE).await?;
+        let stored: Vec<Recorded<RawEvent>> = stored;
+        Ok(Run { from, events: self.log.read(stored).await? })
+    }
+
+    /// Folds runs, one for each partition, and offers them to the guard in one exchange. Returns which
+    /// partitions have moved, and up to where. After an error with one of them, the others have moved too.
+    pub(crate) async fn advance(
+        &mut self,
+        mut runs: Vec<(Partition, Run)>,
+    ) -> anyhow::Result<Vec<(Partition, Point)>> {
+        runs.retain(|(_, run)| !run.is_empty());
+        let mut before = self.rows_before(&runs).await?;
+        let mut planned = Vec::with_capacity(runs.len());
+        for (partition, run) in runs {
+            let watermark = self.watermarks.get(&partition).context("a run without a watermark")?;
+            planned.push(fold_run(partition, watermark, run, &mut before));
+        }
+        let recorded = self.put_on_record(&mut planned).await;
+        let moved = self.offer(planned).await?;
+        recorded.map(|()| moved)
+    }
+
+    /// Puts on record what sets pages aside. Runs that must not go out then are dropped: all that have such
+    /// events if it fails, and those with one that has just been discarded.
+    async fn put_on_record(&self, planned: &mut Vec<Planned>) -> anyhow::Result<()> {
+        if planned.iter().all(|run| run.unreadable.is_empty()) {
+            return Ok(());
+        }
+        let events = planned.iter().flat_map(|run| &run.unreadable);
+        let recorded = self.quarantine(events).await;
+        let discarded = recorded.as_ref().ok();
+        planned.retain(|run| {
+            run.unreadable.is_empty()
+                || discarded.is_some_and(|discarded| {
+                    !run.unreadable.iter().any(|event| discarded.contains(&event.position))
+                })
+        });
+        recorded.map(|_| ())
+    }
+
+    /// Puts events on record. Answers which of them are left out for good: they set nothing aside.
+    pub(crate) async fn quarantine<'a>(
+        &self,
+        events: impl Iterator<Item = &'a Unreadable> + Clone,
+    ) -> anyhow::Result<HashSet<Position>> {
+        let added = self.log.quarantine(events.clone()).await?;
+        ::metrics::counter!(metrics::QUARANTINES).increment(added);
+        if added > 0 {
+            for Unreadable { stream_id, position, error } in events.clone() {
+                tracing::error!(
+                    post.id = stream_id, %position,
+                    "Post {stream_id} is set aside from position {position} on: {error}"
+                );
+            }
+        }
+        let positions: Vec<Position> = events.map(|event| event.position).collect();
+        match positions.is_empty() {
+            true => Ok(HashSet::new()),
+            false => Ok(self.log.discarded_among(&positions).await?.into_iter().collect()),
+        }
+    }
+
+    async fn offer(&mut self, planned: Vec<Planned>) -> anyhow::Result<Vec<(Partition, Point)>> {
+        if planned.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (advances, counted): (Vec<Advance>, Vec<_>) =
+            planned.into_iter().map(|run| (run.advance, (run.events, run.oldest))).unzip();
+        let answers = self.views.advance(&advances).await.context("writing views")?;
+        let mut moved = Vec::with_capacity(advances.len());
+        for ((advance, answer), (events, oldest)) in advances.iter().zip(answers).zip(counted) {
+            if answer == Guarded::Written {
+                moved.push((advance.partition, advance.to));
+                ::metrics::counter!(metrics::EVENTS).increment(events as u64);
+                if let Some(oldest) = oldest {
+                    let waited = (Utc::now() - oldest).to_std().unwrap_or_default();
+                    ::metrics::histogram!(metrics::VISIBLE).record(waited);
+                }
+            }
+            self.take_note(advance, answer);
+        }
+        Ok(moved)
+    }
+
+    /// The rows that the runs change, as they are before, and which pages are set aside.
+    async fn rows_before(&self, runs: &[(Partition, Run)]) -> anyhow::Result<Before> {
+        let mut first_change: HashMap<PostId, (u64, Partition)> = HashMap::new();
+        for (partition, run) in runs {
+            for event in &run.events {
+                if let Ok(id) = event.stream_id.parse() {
+                    first_change.entry(id).or_insert((event.sequence, *partition));
+                }
+            }
+        }
+        // What begins in this run has no row yet.
+        first_change.retain(|_, (sequence, _)| *sequence > 1);
+        let mut before = Before::default();
+        if first_change.is_empty() {
+            return Ok(before);
+        }
+        let ids: Vec<PostId> = first_change.keys().copied().collect();
+        let stored = self.views.rows(&ids).await.context("reading rows")?;
+        let mut missing = Vec::new();
+        for (id, found) in ids.into_iter().zip(stored) {
+            if found.quarantined.is_some() {
+                before.flags.insert(id, Flag::Still);
+                continue;
+            }
+            match found.row.as_ref().and_then(|row| usable(row, first_change[&id].0)) {
+                Some(row) => {
+                    before.rows.insert(id, row);
+                }
+                None => missing.push(id),
+            }
+        }
+        let folded = self.fold_from_log(&missing).await?;
+        for page in folded.unreadable {
+            let Ok(id) = page.stream_id.parse::<PostId>() else { continue };
+            let (_, partition) = first_change[&id];
+            let at = self.watermarks.get(&partition).map(|watermark| watermark.point.position);
+            // One that ends early further on is whole as far as it is needed here.
+            if at.is_none_or(|at| page.position <= at) {
+                before.flags.insert(id, Flag::Quarantined(page.position));
+                before.unreadable.push((partition, page));
+            }
+        }
+        before.rows.extend(folded.rows);
+        Ok(before)
+    }
+
+    fn take_note(&mut self, advance: &Advance, answer: Guarded) {
+        let partition = advance.partition;
+        match answer {
+            Guarded::Written => {
+                if let Some(watermark) = self.watermarks.get_mut(&partition) {
+                    watermark.point = advance.to;
+                }
+                ::metrics::gauge!(metrics::WATERMARK, "partition" => partition.to_string())
+                    .set(advance.to.position.0 as f64);
+            }
+            // Somebody else wrote, or the views were lost. What waits is judged anew.
+            Guarded::Refused(Some(found)) => {
+                self.watermarks.insert(partition, found);
+            }
+            Guarded::Refused(None) => {
+                self.watermarks.remove(&partition);
+            }
+        }
+    }
+}
+
+/// Folds a run. A page with an event that cannot be read stays as it was before that, and what follows for it
+/// is passed over; but not the slugs it claims, which are its own whatever else became of it.
+fn fold_run(partition: Partition, watermark: &Watermark, run: Run, before: &mut Before) -> Planned {
+    let mut changed: HashMap<PostId, Row> = HashMap::new();
+    let mut flags: HashMap<PostId, Flag> = HashMap::new();
+    let mut slugs: Vec<(Slug, Claim)> = Vec::new();
+    let (of_this, others) =
+        std::mem::take(&mut before.unreadable).into_iter().partition(|(of, _)| *of == partition);
+    before.unreadable = others;
+    let of_this: Vec<(Partition, Unreadable)> = of_this;
+    let mut unreadable: Vec<Unreadable> = of_this.into_iter().map(|(_, page)| page).collect();
+    let to = run.events.last().map_or(run.from, Recorded::point);
+    let oldest = run.events.first().map(|event| event.recorded_at);
+    let events = run.events.len();
+
+    for event in run.events {
+        let (position, sequence) = (event.position, event.sequence);
+        let id = event.stream_id.parse::<PostId>().ok();
+        let stream_id = event.stream_id.clone();
+        let read = event.try_map(|reading| match reading {
+            Reading::Event(event) => Ok(event),
+            Reading::Discarded => Err(None),
+            Reading::Unreadable(error) => Err(Some(error)),
+        });
+        let Some(id) = id else {
+            // It has no page that could be set aside; it is put on record all the same.
+            if let Err(Some(error)) = read {
+                unreadable.push(Unreadable { stream_id, position, error });
+            }
+            continue;
+        };
+        if let Ok(event) = &read
+            && let Some(slug) = event.payload.claimed_slug()
+        {
+            slugs.push((slug.clone(), Claim { post_id: id, position }));
+        }
+        let row = changed.remove(&id).or_else(|| before.rows.remove(&id));
+        if let Some(flag) = before.flags.get(&id) {
+            flags.insert(id, *flag);
+            changed.extend(row.map(|row| (id, row)));
+            continue;
+        }
+        let row = match read {
+            Ok(event) => Some(Row::fold(row, &event, id)),
+            Err(None) => Some(Row::pass_over(row, position, sequence)),
+            Err(Some(error)) => {
+                before.flags.insert(id, Flag::Quarantined(position));
+                flags.insert(id, Flag::Quarantined(position));
+                unreadable.push(Unreadable { stream_id, position, error });
+                row
+            }
+        };
+        changed.extend(row.map(|row| (id, row)));
+    }
+    let advance = Advance {
+        partition,
+        incarnation: watermark.incarnation,
+        epoch: watermark.epoch.clone(),
+        from: run.from,
+        to,
+        rows: changed.into_iter().collect(),
+        slugs,
+        flags: flags.into_iter().collect(),
+    };
+    Planned { advance, unreadable, events, oldest }
+}
+
+/// A stored row, if the event with this sequence can be folded into it.
+fn usable(stored: &StoredRow, next_sequence: u64) -> Option<Row> {
+    let row = Row::try_from(stored).ok()?;
+    let version = row.page.as_ref().map(|page| page.card.version);
+    // One at a later version has the event in it. One further behind than the event before has missed some.
+    version.is_none_or(|version| version + 1 >= next_sequence).then_some(row)
+}
