@@ -96,6 +96,7 @@ impl App {
             heads: heads_seen,
             patience: Duration::from_millis(config.patience_ms),
             redis: readiness.check("redis"),
+            filled: None,
         };
         Ok(Self { project, heads, topic, copies: copy_task, ops, readiness, drain: config.drain })
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use domain::{Partition, Position};
 use event_log::EventLog;
 use service_runtime::Check;
 use tokio::sync::watch;
@@ -79,6 +80,8 @@ pub(crate) struct ProjectTask {
     pub heads: watch::Receiver<Heads>,
     pub patience: Duration,
     pub redis: Check,
+    /// The partition of which a piece was filled last.
+    pub filled: Option<Partition>,
 }
 
 impl ProjectTask {
@@ -116,6 +119,7 @@ impl ProjectTask {
                 }
                 () = std::future::ready(()), if fill.is_some() => match fill {
                     Some((partition, below)) => {
+                        self.filled = Some(partition);
                         unless_stopped(&stop, self.projection.fill(partition, below)).await
                     }
                     None => Ok(()),
@@ -144,12 +148,18 @@ impl ProjectTask {
         self.projection.compare(&heads, standstill, self.patience).await
     }
 
-    /// A partition that is to be filled, one of ours; of all, if Kafka has given us none.
-    fn next_to_fill(&self) -> Option<(domain::Partition, domain::Position)> {
-        let mut unfilled = self.projection.unfilled().peekable();
-        unfilled.peek()?;
+    /// A partition that is to be filled, one of ours; of all, if Kafka has given us none. They take turns, so
+    /// that one which cannot be filled keeps no other waiting.
+    fn next_to_fill(&self) -> Option<(Partition, Position)> {
+        let mut unfilled: Vec<_> = self.projection.unfilled().collect();
+        if unfilled.is_empty() {
+            return None;
+        }
         let ours = self.partitions.assigned();
-        unfilled.find(|(partition, _)| ours.is_empty() || ours.contains(partition))
+        unfilled.retain(|(partition, _)| ours.is_empty() || ours.contains(partition));
+        unfilled.sort_unstable();
+        let next = unfilled.iter().find(|(partition, _)| Some(*partition) > self.filled);
+        next.or(unfilled.first()).copied()
     }
 }
 

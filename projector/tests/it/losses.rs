@@ -58,6 +58,7 @@ async fn what_changed_last_is_filled_first() {
     // Where filling gets to last, it cannot go on, so that what it has done until then can be seen.
     let oldest = blog.publish_in(Partition(2)).await;
     blog.record_unreadable(oldest).await;
+    blog.takes_nothing_on_record().await;
     let old = blog.publish_in(Partition(2)).await;
     let mut newer = vec![];
     for _ in 0..150 {
@@ -65,7 +66,10 @@ async fn what_changed_last_is_filled_first() {
     }
     blog.revise(old, "On reading").await;
     let projector = blog.project().await;
-    projector.halts().await;
+    eventually("it cannot go on", async || {
+        projector.unready("redis").await.is_some_and(|why| why.contains("quarantine"))
+    })
+    .await;
     let unfilled = blog.watermark(Partition(2)).await.unfilled_below.unwrap();
     assert!(unfilled > Position::ZERO && unfilled < blog.log.head().await.unwrap());
     for id in [old, newer[149]] {

@@ -5,6 +5,7 @@
 mod forks;
 mod live;
 mod losses;
+mod operator;
 mod restarts;
 mod silence;
 mod support;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use domain::post::{PostEvent, Status};
 use domain::{AuthorId, Partition, Point, Position, PostId, RawEvent, Recorded, StoredEvent as _};
-use read_model::{ListName, Place, Row, StoredRow, Watermark, fold_pages};
+use read_model::{ListName, Place, Row, StoredRow, Watermark, fold_histories};
 use redis::AsyncCommands as _;
 
 use super::Blog;
@@ -24,10 +24,24 @@ impl Blog {
         self.views_agree(&[(partition, stopped)]).await;
     }
 
+    /// The same, where some pages are set aside from an event on, and some events are left out.
+    pub(crate) async fn views_agree_where(
+        &self,
+        set_aside: &[(PostId, Position)],
+        discarded: &[Position],
+    ) {
+        let but = But { set_aside, discarded, ..But::default() };
+        self.views_agree_but(but).await;
+    }
+
     async fn views_agree(&self, stopped: &[(Partition, Position)]) {
+        self.views_agree_but(But { stopped, ..But::default() }).await;
+    }
+
+    async fn views_agree_but(&self, stopped: But<'_>) {
         let mut difference = None;
         let agreed = tokio::time::timeout(Duration::from_secs(30), async {
-            while let Err(error) = self.compare(stopped).await {
+            while let Err(error) = self.compare(&stopped).await {
                 difference = Some(format!("{error:#}"));
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -35,16 +49,16 @@ impl Blog {
         assert!(agreed.await.is_ok(), "the views do not agree with the log: {difference:?}");
     }
 
-    async fn compare(&self, stopped: &[(Partition, Position)]) -> anyhow::Result<()> {
+    async fn compare(&self, but: &But<'_>) -> anyhow::Result<()> {
         let watermarks = self.views.watermarks().await?;
         let incarnation = self.log.incarnation().await?;
         for (partition, watermark) in Self::partitions().zip(watermarks) {
-            let before = stopped.iter().find(|(stopped, _)| *stopped == partition);
+            let before = but.stopped.iter().find(|(stopped, _)| *stopped == partition);
             let watermark = watermark.context("no watermark")?;
             let compared = async {
                 ensure!(watermark.incarnation == incarnation, "it is of another incarnation");
                 ensure!(watermark.unfilled_below.is_none(), "not filled: {watermark:?}");
-                self.compare_partition(partition, &watermark, before.map(|(_, at)| *at)).await
+                self.compare_partition(partition, &watermark, before.map(|(_, at)| *at), but).await
             };
             compared.await.with_context(|| format!("in partition {partition}"))?;
         }
@@ -56,13 +70,22 @@ impl Blog {
         partition: Partition,
         watermark: &Watermark,
         before: Option<Position>,
+        but: &But<'_>,
     ) -> anyhow::Result<()> {
         let mut events = self.log.read_partition_after(partition, Position::ZERO, 100_000).await?;
         events.retain(|event| before.is_none_or(|before| event.position < before));
         let head = events.last().map_or(Point::START, Recorded::point);
         ensure!(watermark.point == head, "at {:?}, not at {head:?}", watermark.point);
 
-        let rows = fold(events)?;
+        let in_here = |(id, _): &(PostId, Position)| self.views.partition_of(*id) == partition;
+        let expected: BTreeMap<_, _> = but.set_aside.iter().copied().filter(in_here).collect();
+        let flags: BTreeMap<_, _> = self.views.quarantined(partition).await?.into_iter().collect();
+        ensure!(flags == expected, "set aside are {flags:?}, not {expected:?}");
+        events.retain(|event| {
+            let from = event.stream_id.parse().ok().and_then(|id| expected.get(&id));
+            from.is_none_or(|from| event.position < *from)
+        });
+        let rows = fold(events, but.discarded)?;
         let mut redis = self.redis().await?;
         let prefix = self.key(partition, "post:");
         let mut stored = BTreeSet::new();
@@ -94,9 +117,26 @@ impl Blog {
     }
 }
 
-fn fold(events: Vec<Recorded<RawEvent>>) -> anyhow::Result<HashMap<PostId, Row>> {
-    let events: Result<Vec<_>, _> = events.into_iter().map(PostEvent::decode).collect();
-    Ok(fold_pages(&events?))
+/// Where the views are not as the whole log would have them.
+#[derive(Default)]
+struct But<'a> {
+    stopped: &'a [(Partition, Position)],
+    set_aside: &'a [(PostId, Position)],
+    discarded: &'a [Position],
+}
+
+fn fold(
+    events: Vec<Recorded<RawEvent>>,
+    discarded: &[Position],
+) -> anyhow::Result<HashMap<PostId, Row>> {
+    let read = |event: Recorded<RawEvent>| {
+        if discarded.contains(&event.position) {
+            return event.try_map(|_| Ok(None));
+        }
+        PostEvent::decode(event)?.try_map(|event| Ok(Some(event)))
+    };
+    let events: Result<Vec<_>, domain::Undecodable> = events.into_iter().map(read).collect();
+    Ok(fold_histories(events?))
 }
 
 fn lists_of(rows: &HashMap<PostId, Row>) -> Lists {

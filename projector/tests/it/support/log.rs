@@ -1,6 +1,7 @@
 //! Events in the log, recorded as the command service does it.
 
 use domain::{Partition, Position, PostId};
+use read_model::{Guarded, NewEpoch, Watermark};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -49,6 +50,14 @@ impl Blog {
         self.record_version(id, json!({"revised": {"changes": {}}}), "999").await
     }
 
+    /// The same, of the first event of a post.
+    pub(crate) async fn record_unreadable_beginning(&self, id: PostId) -> Position {
+        let content = json!({"title": "On writing", "content": "Begin.", "tags": ["craft"]});
+        let author = json!({"id": "anne", "name": "Anne"});
+        let drafted = json!({"drafted": {"author": author, "content": content}});
+        self.record_version(id, drafted, "999").await
+    }
+
     async fn record_version(&self, id: PostId, event: Value, event_version: &str) -> Position {
         let (name, members) = event.as_object().unwrap().iter().next().unwrap();
         let slug = members["slug"].as_str().map(str::to_owned);
@@ -81,6 +90,18 @@ impl Blog {
         .unwrap();
         assert_eq!(outcome, "recorded");
         Position::from_i64(position)
+    }
+
+    /// Has the views stand at a position of the log, as if they had never come further, and be filled up to it.
+    pub(crate) async fn begins_at(&self, position: Position) {
+        let points = self.log.points_at(position).await.unwrap();
+        let found = self.views.watermarks().await.unwrap();
+        for ((partition, head), found) in Self::partitions().zip(points).zip(found) {
+            let epoch = Watermark::new_epoch(Uuid::new_v4());
+            let incarnation = self.log.incarnation().await.unwrap();
+            let new = NewEpoch { partition, incarnation, epoch, head, found };
+            assert_eq!(self.views.begin_epoch(&new).await.unwrap(), Guarded::Written);
+        }
     }
 
     pub(crate) async fn raise_incarnation(&self, to: i32) {

@@ -4,6 +4,7 @@
 mod checker;
 mod log;
 mod projector;
+mod quarantine;
 mod topic;
 
 use std::time::Duration;
@@ -28,8 +29,10 @@ pub(crate) struct Blog {
     pub(crate) views: Views,
     database_url: String,
     redis_url: String,
+    kafka: String,
     prefix: String,
-    topic: String,
+    pub(crate) topic: String,
+    pub(crate) undecodable: String,
     group: String,
     producer: FutureProducer,
 }
@@ -41,13 +44,21 @@ impl Blog {
     }
 
     pub(crate) async fn with_redis(redis_url: &str) -> Self {
+        Self::on(redis_url, &shared().kafka).await
+    }
+
+    pub(crate) async fn with_kafka(brokers: &str) -> Self {
+        Self::on(&shared().redis_url, brokers).await
+    }
+
+    async fn on(redis_url: &str, kafka: &str) -> Self {
         // One template for each run: it must not outlive the migrations it was made by.
         let template = format!("projector_{}", std::process::id());
         let database = TestDatabase::from_template(&template, create_store).await;
         let pool = PgPool::connect(database.url()).await.unwrap();
         let partitions = event_log::open(&pool).await.unwrap().partitions;
         let (prefix, topic) = (unique_name("projector"), unique_name("events"));
-        create_topic(&shared().kafka, &topic, PARTITIONS.into()).await;
+        create_topic(kafka, &topic, PARTITIONS.into()).await;
         let keys = KeySpace::new(&prefix).unwrap();
         Self {
             log: EventLog::new(pool.clone(), partitions),
@@ -55,9 +66,11 @@ impl Blog {
             pool,
             database_url: database.url().to_owned(),
             redis_url: redis_url.to_owned(),
+            kafka: kafka.to_owned(),
             prefix,
             group: unique_name("projectors"),
-            producer: topic::producer(),
+            producer: topic::producer(kafka),
+            undecodable: format!("{topic}.undecodable"),
             topic,
         }
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use clap::Parser as _;
 use projector::{App, Config};
 use serde_json::Value;
-use testkit::{eventually, shared};
+use testkit::{Place, Process, eventually, service_process};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -29,8 +29,18 @@ impl Blog {
         self.project_with("--patience-ms=300").await
     }
 
-    async fn project_with(&self, setting: &str) -> Projector {
-        let config = Config::parse_from([
+    pub(crate) async fn project_with(&self, setting: &str) -> Projector {
+        Projector::run(App::build(self.config(setting)).await.unwrap())
+    }
+
+    /// Why a projector refuses to start.
+    pub(crate) async fn refuses_to_start(&self) -> String {
+        let refused = App::build(self.config("--patience-ms=300")).await;
+        format!("{:#}", refused.expect_err("it has started"))
+    }
+
+    fn config(&self, setting: &str) -> Config {
+        Config::parse_from([
             "projector",
             "--database-url",
             &self.database_url,
@@ -39,24 +49,45 @@ impl Blog {
             "--redis-prefix",
             &self.prefix,
             "--kafka-brokers",
-            &shared().kafka,
+            &self.kafka,
             "--kafka-topic",
             &self.topic,
+            "--undecodable-topic",
+            &self.undecodable,
             "--kafka-group",
             &self.group,
             "--ops-address",
             "127.0.0.1:0",
             setting,
-        ]);
-        let app = App::build(config).await.unwrap();
-        let ops_address = app.ops_address();
-        let stop = CancellationToken::new();
-        let running = tokio::spawn(app.run_until(stop.clone().cancelled_owned()));
-        Projector { ops_address, running, stop: stop.drop_guard() }
+        ])
+    }
+
+    /// A projector as a process of its own.
+    pub(crate) fn project_in_a_process(&self, place: &Place) -> Process {
+        let patience = "600000";
+        let settings = [
+            ("INKSTREAM_DATABASE_URL", self.database_url.as_str()),
+            ("INKSTREAM_REDIS_URL", &self.redis_url),
+            ("INKSTREAM_REDIS_PREFIX", &self.prefix),
+            ("INKSTREAM_KAFKA_BROKERS", &self.kafka),
+            ("INKSTREAM_KAFKA_TOPIC", &self.topic),
+            ("INKSTREAM_KAFKA_GROUP", &self.group),
+            ("INKSTREAM_UNDECODABLE_TOPIC", &self.undecodable),
+            ("INKSTREAM_OPS_ADDRESS", "127.0.0.1:0"),
+            ("INKSTREAM_PATIENCE_MS", patience),
+        ];
+        service_process("projector", &place.log(), &settings).unwrap()
     }
 }
 
 impl Projector {
+    fn run(app: App) -> Self {
+        let ops_address = app.ops_address();
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(app.run_until(stop.clone().cancelled_owned()));
+        Self { ops_address, running, stop: stop.drop_guard() }
+    }
+
     /// Tells it to stop and waits until it has.
     pub(crate) async fn stop(self) {
         drop(self.stop);
@@ -69,11 +100,22 @@ impl Projector {
         assert!(self.running.await.unwrap_err().is_cancelled());
     }
 
-    /// Why a check is not ready; `None` if it is.
+    /// Why a check is not ready, or degraded; `None` if all is well with it.
     pub(crate) async fn unready(&self, check: &str) -> Option<String> {
+        self.health().await.1["checks"][check]["why"].as_str().map(str::to_owned)
+    }
+
+    /// The status and the body of `/health/ready`.
+    pub(crate) async fn health(&self) -> (u16, Value) {
         let url = format!("http://{}/health/ready", self.ops_address);
-        let health: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
-        health["checks"][check]["why"].as_str().map(str::to_owned)
+        let answer = reqwest::get(url).await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+
+    /// What `/metrics` says, line by line.
+    pub(crate) async fn metrics(&self) -> String {
+        let url = format!("http://{}/metrics", self.ops_address);
+        reqwest::get(url).await.unwrap().text().await.unwrap()
     }
 
     /// Waits until it stands still somewhere, and tells why.

@@ -8,19 +8,19 @@ use futures::future::join_all;
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use testkit::{create_topic, shared, unique_name};
+use testkit::{create_topic, unique_name};
 
 use super::{Blog, PARTITIONS};
 
-pub(super) fn producer() -> FutureProducer {
-    ClientConfig::new().set("bootstrap.servers", shared().kafka).create().unwrap()
+pub(super) fn producer(brokers: &str) -> FutureProducer {
+    ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap()
 }
 
 impl Blog {
     /// From now on, nothing that was sent before is there.
     pub(crate) async fn has_another_topic(&mut self) {
         self.topic = unique_name("events");
-        create_topic(&shared().kafka, &self.topic, PARTITIONS.into()).await;
+        create_topic(&self.kafka, &self.topic, PARTITIONS.into()).await;
     }
 
     /// Every event of the log as its message, in order.
