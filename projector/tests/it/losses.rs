@@ -2,6 +2,7 @@
 
 use domain::{Partition, Position};
 use redis::AsyncCommands as _;
+use serde_json::json;
 use testkit::{eventually, own_redis};
 
 use crate::support::Blog;
@@ -30,6 +31,66 @@ async fn what_redis_has_lost_is_filled_again_in_quiet_partitions_too() {
     blog.views_agree_with_the_log().await;
     let after = blog.epochs().await;
     assert!(before.iter().zip(&after).all(|(before, after)| before != after));
+    projector.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_loss_during_the_first_recovery_is_recovered_from() {
+    let redis = own_redis().await;
+    let blog = Blog::with_redis(&redis.url()).await;
+    let ids = blog.publish_in_all(20).await;
+    for _ in 0..300 {
+        blog.publish_in(Partition(1)).await;
+    }
+    let projector = blog.project().await;
+    blog.views_agree_with_the_log().await;
+    for round in 0..3 {
+        flush(&blog).await;
+        let halfway = async || {
+            let marks = blog.views.watermarks().await.unwrap();
+            marks[1].as_ref().is_some_and(|mark| {
+                // Begun, and something has been filled.
+                mark.unfilled_below.is_some_and(|below| below <= mark.point.position)
+            })
+        };
+        eventually("a part is filled and a part is not", halfway).await;
+        let head = blog.log.head().await.unwrap();
+        blog.revise(ids[round], "On reading").await;
+        blog.relay_after(head).await;
+    }
+    flush(&blog).await;
+    blog.views_agree_with_the_log().await;
+    projector.stop().await;
+}
+
+#[tokio::test]
+async fn long_pages_are_folded_and_filled_one_at_a_time() {
+    let redis = own_redis().await;
+    let blog = Blog::with_redis(&redis.url()).await;
+    let ids = blog.publish_in_all(1).await;
+    // More than one read may return, in each of several pages.
+    let text = "x".repeat(200_000);
+    for id in ids.iter().chain(&ids).chain(&ids) {
+        for _ in 0..10 {
+            blog.record(*id, json!({"revised": {"changes": {"content": text}}})).await;
+        }
+    }
+    for _ in 0..5 {
+        blog.publish_in(Partition(1)).await;
+    }
+    let (read, count) = blog.log.first_histories(&ids).await.unwrap();
+    assert_eq!((count, read.events.len()), (1, 32));
+    let short = [blog.publish_in(Partition(0)).await, blog.publish_in(Partition(0)).await];
+    assert_eq!(blog.log.first_histories(&short).await.unwrap().1, 2);
+
+    let projector = blog.project().await;
+    blog.views_agree_with_the_log().await;
+    flush(&blog).await;
+    blog.has_begun().await;
+    let head = blog.log.head().await.unwrap();
+    blog.publish_in_all(2).await;
+    blog.relay_after(head).await;
+    blog.views_agree_with_the_log().await;
     projector.stop().await;
 }
 

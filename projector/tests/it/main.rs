@@ -3,10 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test itself may")]
 
 mod forks;
+mod kafka_lost;
 mod live;
 mod losses;
 mod operator;
 mod restarts;
+mod several;
 mod silence;
 mod support;
+mod undecodable;
 mod unreadable;

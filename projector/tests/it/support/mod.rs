@@ -75,6 +75,11 @@ impl Blog {
         }
     }
 
+    /// The consumer group of its projectors.
+    pub(crate) fn group(&self) -> &str {
+        &self.group
+    }
+
     pub(crate) fn partitions() -> impl Iterator<Item = Partition> {
         (0..PARTITIONS).map(Partition)
     }
