@@ -31,7 +31,7 @@ const DESCRIBE_LIMIT: Duration = Duration::from_secs(3);
 pub struct Partitions {
     consumer: StreamConsumer,
     of_the_store: domain::Partitions,
-    /// The next offset of each Kafka partition that is not noted for committing yet.
+    /// The last offset taken of each Kafka partition that is not noted for committing yet.
     reached: HashMap<(String, i32), i64>,
 }
 
@@ -41,7 +41,7 @@ pub struct Batch {
     pub waiting: Waiting,
     /// Messages that are not ours, or are damaged.
     pub undecodable: Vec<Undecodable>,
-    /// The next offset of each Kafka partition, once all of it is applied.
+    /// The last offset of each Kafka partition.
     offsets: HashMap<(String, i32), i64>,
     pub messages: usize,
     bytes: usize,
@@ -102,7 +102,7 @@ impl Partitions {
     /// Notes how far we have come, to be committed in the background: all that was taken is applied.
     pub fn applied(&mut self) {
         for ((topic, partition), offset) in self.reached.drain() {
-            // It fails when the partition has been given to somebody else, and then it does not matter.
+            // It stores the one behind it. It fails when the partition has been given to somebody else, and then it does not matter.
             let _ = self.consumer.store_offset(&topic, partition, offset);
         }
     }
@@ -125,14 +125,14 @@ impl Batch {
     fn add(&mut self, message: &BorrowedMessage<'_>, partitions: domain::Partitions) {
         self.messages += 1;
         self.bytes += message.payload_len();
-        let (topic, number, next) = (message.topic(), message.partition(), message.offset() + 1);
-        self.offsets.insert((topic.to_owned(), number), next);
+        let (topic, number, offset) = (message.topic(), message.partition(), message.offset());
+        self.offsets.insert((topic.to_owned(), number), offset);
         match read(message, partitions) {
             Ok((partition, message)) => {
                 self.waiting.entry(partition).or_default().push_back(message);
             }
             Err(error) => {
-                let (offset, partition, reason) = (message.offset(), number, error.reason());
+                let (partition, reason) = (number, error.reason());
                 tracing::warn!(partition, offset, %error, "A message on the topic is not ours: {error}");
                 ::metrics::counter!(metrics::UNDECODABLE, "reason" => reason).increment(1);
                 self.undecodable.push(Undecodable::new(message, &error.to_string()));

@@ -97,7 +97,38 @@ async fn a_row_that_was_evicted_is_made_anew_by_its_next_event() {
 }
 
 #[tokio::test]
-async fn a_message_that_is_not_ours_is_passed_over() {
+async fn every_number_that_is_told_stands_in_the_table_and_is_explained() {
+    let (_blog, projector) = blog_in_use().await;
+    let numbers = projector.metrics().await;
+    let told = |line: &'_ str, word: &str| {
+        let rest = line.strip_prefix(word)?;
+        rest.split(' ').next().filter(|name| name.starts_with("projector_")).map(str::to_owned)
+    };
+    let typed: Vec<String> = numbers.lines().filter_map(|line| told(line, "# TYPE ")).collect();
+    let explained: Vec<String> = numbers.lines().filter_map(|line| told(line, "# HELP ")).collect();
+    for name in &typed {
+        assert!(projector::metrics::METRICS.iter().any(|metric| metric.name == name), "{name}");
+        assert!(explained.contains(name), "{name}");
+    }
+    for name in [
+        "projector_watermark",
+        "projector_head",
+        "projector_events_applied_total",
+        "projector_batches_total",
+        "projector_batch_size",
+        "projector_commit_to_visible_seconds",
+        "projector_judgements_total",
+        "projector_tailed_partitions",
+        "projector_unfilled_below",
+        "projector_quarantined_pages",
+    ] {
+        assert!(typed.iter().any(|typed| typed == name), "{name} is missing from\n{numbers}");
+    }
+    projector.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_not_ours_keeps_nobody_waiting() {
     let (blog, projector) = blog_in_use().await;
     let head = blog.log.head().await.unwrap();
     let epochs = blog.epochs().await;

@@ -72,7 +72,15 @@ impl Blog {
         before: Option<Position>,
         but: &But<'_>,
     ) -> anyhow::Result<()> {
-        let mut events = self.log.read_partition_after(partition, Position::ZERO, 100_000).await?;
+        let mut events: Vec<Recorded<RawEvent>> = vec![];
+        loop {
+            let read = events.last().map_or(Position::ZERO, |event| event.position);
+            let more = self.log.read_partition_after(partition, read, 100_000).await?;
+            if more.is_empty() {
+                break;
+            }
+            events.extend(more);
+        }
         events.retain(|event| before.is_none_or(|before| event.position < before));
         let head = events.last().map_or(Point::START, Recorded::point);
         ensure!(watermark.point == head, "at {:?}, not at {head:?}", watermark.point);
