@@ -44,7 +44,7 @@ async fn a_second_loss_during_the_first_recovery_is_recovered_from() {
     }
     let projector = blog.project().await;
     blog.views_agree_with_the_log().await;
-    for round in 0..3 {
+    for id in &ids[..3] {
         flush(&blog).await;
         let halfway = async || {
             let marks = blog.views.watermarks().await.unwrap();
@@ -55,7 +55,7 @@ async fn a_second_loss_during_the_first_recovery_is_recovered_from() {
         };
         eventually("a part is filled and a part is not", halfway).await;
         let head = blog.log.head().await.unwrap();
-        blog.revise(ids[round], "On reading").await;
+        blog.revise(*id, "On reading").await;
         blog.relay_after(head).await;
     }
     flush(&blog).await;
