@@ -67,6 +67,9 @@ impl Partitions {
             .set("fetch.min.bytes", "1")
             .set("fetch.wait.max.ms", "500")
             .set("queued.max.messages.kbytes", "8192")
+            // What is fetched is compressed, and several times as large here.
+            .set("fetch.max.bytes", "4194304")
+            .set("max.partition.fetch.bytes", "262144")
             // The topic may be made only after us.
             .set("topic.metadata.refresh.interval.ms", "1000")
             .set("reconnect.backoff.max.ms", "1000")
@@ -79,7 +82,7 @@ impl Partitions {
     /// Waits for a message, and takes with it all that has arrived.
     pub async fn next_batch(&self) -> Batch {
         let mut batch = Batch::default();
-        while batch.messages < MAX_MESSAGES && batch.bytes < MAX_BYTES {
+        while !batch.is_full() {
             let received = match batch.messages {
                 0 => Some(self.consumer.recv().await),
                 _ => self.consumer.recv().now_or_never(),
@@ -122,6 +125,11 @@ impl std::fmt::Debug for Partitions {
 }
 
 impl Batch {
+    /// Whether there may be more where it came from.
+    pub fn is_full(&self) -> bool {
+        self.messages >= MAX_MESSAGES || self.bytes >= MAX_BYTES
+    }
+
     fn add(&mut self, message: &BorrowedMessage<'_>, partitions: domain::Partitions) {
         self.messages += 1;
         self.bytes += message.payload_len();

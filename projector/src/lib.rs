@@ -5,7 +5,7 @@ mod apply;
 pub mod config;
 mod consumer;
 mod halted;
-pub mod metrics;
+mod metrics;
 mod pages;
 pub mod quarantine;
 mod recovery;
@@ -22,6 +22,7 @@ use read_model::{KeySpace, Views};
 use service_runtime::{DrainArgs, Ops, Readiness, Tasks};
 
 pub use config::Config;
+pub use metrics::METRICS;
 
 use crate::apply::Projection;
 use crate::consumer::{Partitions, TopicTask};
@@ -51,7 +52,7 @@ pub struct App {
 impl App {
     /// Connects to what it needs and binds its port.
     pub async fn build(config: Config) -> anyhow::Result<Self> {
-        service_runtime::metrics::describe(metrics::METRICS)?;
+        service_runtime::describe(METRICS)?;
         let readiness = Readiness::new();
         let settings = PoolSettings {
             name: "projector",

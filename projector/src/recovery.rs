@@ -19,6 +19,8 @@ use crate::metrics;
 const CHUNK: u32 = 50;
 /// How often rows that became too old while they were folded are folded again.
 const ATTEMPTS: usize = 5;
+/// How many times as long a partition may stand still while Kafka brings more of others than we take.
+const MAX_TURNS: u32 = 15;
 /// How often it is said how far filling has come.
 const SAY_EVERY: Duration = Duration::from_secs(5);
 
@@ -36,6 +38,8 @@ pub struct Heads {
 pub struct Standstill {
     since: HashMap<Partition, (Position, Instant)>,
     silent: BTreeSet<Partition>,
+    /// When Kafka last had more for us than we took.
+    flood: Option<Instant>,
 }
 
 /// How much has been filled since something last was to be filled, for whoever waits for it.
@@ -55,7 +59,12 @@ impl Standstill {
     fn lasts(&mut self, partition: Partition, at: Position, limit: Duration) -> bool {
         match self.since.get(&partition) {
             Some((position, since)) if *position == at => {
-                if since.elapsed() >= limit && self.silent.insert(partition) {
+                let stands = since.elapsed();
+                // While Kafka brings more than we take, a partition merely waits for its turn. For ever it
+                // does not.
+                let quiet = self.flood.map_or(stands, |flood| flood.elapsed().min(stands));
+                let lasts = quiet >= limit || stands >= limit * MAX_TURNS;
+                if lasts && self.silent.insert(partition) {
                     tracing::warn!(partition = %partition, "Kafka is silent, following the log of partition {partition}");
                 }
             }
@@ -64,6 +73,11 @@ impl Standstill {
             }
         }
         self.silent.contains(&partition)
+    }
+
+    /// Kafka has more for us than we have taken.
+    pub fn more_waits(&mut self) {
+        self.flood = Some(Instant::now());
     }
 
     /// Kafka has brought something for a partition.
@@ -288,4 +302,27 @@ fn covered(touched: &[Touched], pages: &[PostId]) -> (usize, Position) {
     let covered = touched.iter().take_while(is_in).count();
     let lowest = touched[..covered].last().map_or(Position::ZERO, |touched| touched.position);
     (covered, lowest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_that_waits_for_its_turn_is_not_silent_unless_for_very_long() {
+        let limit = Duration::from_secs(2);
+        let stood_for = |seconds, flood| {
+            let now = Instant::now();
+            let since = now.checked_sub(Duration::from_secs(seconds)).unwrap();
+            let since = HashMap::from([(Partition(0), (Position(7), since))]);
+            let mut standstill = Standstill { since, flood, ..Standstill::default() };
+            standstill.lasts(Partition(0), Position(7), limit)
+        };
+        let now = Instant::now();
+        assert!(stood_for(3, None));
+        assert!(!stood_for(1, None));
+        assert!(!stood_for(3, Some(now)), "Kafka is busy");
+        assert!(stood_for(3, now.checked_sub(limit)), "Kafka was busy");
+        assert!(stood_for(31, Some(now)), "it never gets its turn");
+    }
 }

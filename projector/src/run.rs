@@ -100,6 +100,9 @@ impl ProjectTask {
                 mut batch = self.partitions.next_batch(), if has_room => {
                     ::metrics::counter!(metrics::BATCHES).increment(1);
                     ::metrics::histogram!(metrics::BATCH_SIZE).record(batch.messages as f64);
+                    if batch.is_full() {
+                        standstill.more_waits();
+                    }
                     self.copies.make(std::mem::take(&mut batch.undecodable));
                     self.partitions.took(&mut batch);
                     for (partition, queue) in batch.waiting {

@@ -107,7 +107,7 @@ async fn every_number_that_is_told_stands_in_the_table_and_is_explained() {
     let typed: Vec<String> = numbers.lines().filter_map(|line| told(line, "# TYPE ")).collect();
     let explained: Vec<String> = numbers.lines().filter_map(|line| told(line, "# HELP ")).collect();
     for name in &typed {
-        assert!(projector::metrics::METRICS.iter().any(|metric| metric.name == name), "{name}");
+        assert!(projector::METRICS.iter().any(|metric| metric.name == name), "{name}");
         assert!(explained.contains(name), "{name}");
     }
     for name in [

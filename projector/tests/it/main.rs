@@ -6,6 +6,7 @@ mod forks;
 mod kafka_lost;
 mod live;
 mod losses;
+mod metrics;
 mod operator;
 mod restarts;
 mod several;
