@@ -39,6 +39,10 @@ impl Service {
         service
     }
 
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// Where it is reached: `http://host:port`.
     pub fn url(&self) -> String {
         format!("http://{}", self.http)
@@ -102,6 +106,16 @@ impl Service {
     pub async fn is_ready(&self) -> bool {
         let answer = self.client.get(format!("http://{}/health/ready", self.ops)).send().await;
         answer.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    /// What it tells at `/metrics`.
+    ///
+    /// # Panics
+    ///
+    /// If it does not answer.
+    pub async fn metrics(&self) -> String {
+        let answer = self.client.get(format!("http://{}/metrics", self.ops)).send().await;
+        answer.expect("no metrics").text().await.expect("no metrics")
     }
 
     /// What it has said, for a test that fails.

@@ -2,5 +2,6 @@
 
 mod addresses;
 mod changing;
+mod metrics;
 mod paging;
 mod reading;
