@@ -1,6 +1,7 @@
 //! An event that this program cannot read sets its page aside, and nothing else.
 
-use domain::{Partition, Position, PostId};
+use domain::{Claim, Partition, Position, PostId};
+use serde_json::json;
 use testkit::{eventually, own_redis};
 
 use crate::support::{Blog, Projector};
@@ -78,6 +79,23 @@ async fn a_page_that_begins_with_an_unreadable_event_is_not_there() {
     blog.views_agree_where(&[(id, bad)], &[]).await;
     assert_eq!(blog.views.row(id).await.unwrap().row, None);
     set_aside(blog, projector, id, bad).await;
+}
+
+#[tokio::test]
+async fn a_slug_that_a_page_takes_while_it_is_set_aside_names_it_all_the_same() {
+    let blog = Blog::new().await;
+    let projector = blog.project().await;
+    let id = in_use(&blog).await;
+    let head = blog.log.head().await.unwrap();
+    let bad = blog.record_unreadable(id).await;
+    let slug = format!("on-slugs-{}", id.random_digits());
+    let changes = json!({"title": "On slugs"});
+    let taken = blog.record(id, json!({"revised": {"changes": changes, "slug": slug}})).await;
+    blog.relay_after(head).await;
+    blog.views_agree_where(&[(id, bad)], &[]).await;
+    let claim = blog.views.claim_of(1, &slug.parse().unwrap()).await.unwrap();
+    assert_eq!(claim, Some(Claim { post_id: id, position: taken }));
+    projector.stop().await;
 }
 
 #[tokio::test]
