@@ -187,6 +187,10 @@ impl Projection {
                 None => missing.push(id),
             }
         }
+        // Nothing needs the log, which may be away.
+        if missing.is_empty() {
+            return Ok(before);
+        }
         let folded = self.fold_from_log(&missing).await?;
         for page in folded.unreadable {
             let Ok(id) = page.stream_id.parse::<PostId>() else { continue };

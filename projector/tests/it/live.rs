@@ -1,6 +1,7 @@
 //! Events come through Kafka: once, more than once, not at all, or in another order.
 
 use domain::{Message, Partition, Point, Position};
+use testkit::eventually;
 use uuid::Uuid;
 
 use crate::support::{Blog, Projector};
@@ -93,6 +94,28 @@ async fn a_row_that_was_evicted_is_made_anew_by_its_next_event() {
     let revised = blog.revise(id, "On reading").await;
     blog.relay(revised.0..=revised.0).await;
     blog.views_agree_with_the_log().await;
+    projector.stop().await;
+}
+
+#[tokio::test]
+async fn events_from_kafka_appear_while_postgres_is_away() {
+    let mut blog = Blog::new().await;
+    let proxy = blog.puts_a_proxy_before_postgres();
+    let projector = blog.project().await;
+    blog.has_begun().await;
+    let ids = blog.publish_in_all(1).await;
+    blog.relay_after(Position::ZERO).await;
+    blog.views_agree_with_the_log().await;
+    proxy.cut();
+    eventually("it says so", async || projector.unready("postgres").await.is_some()).await;
+    let head = blog.log.head().await.unwrap();
+    for id in ids {
+        blog.revise(id, "On reading").await;
+    }
+    blog.publish_in_all(1).await;
+    blog.relay_after(head).await;
+    blog.views_agree_with_the_log().await;
+    proxy.restore();
     projector.stop().await;
 }
 

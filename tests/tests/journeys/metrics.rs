@@ -34,16 +34,20 @@ fn exported(text: &str) -> Kinds {
     let mut kinds = Kinds::new();
     for line in text.lines() {
         if let Some(named) = line.strip_prefix("# TYPE ") {
-            let (name, kind) = named.split_once(' ').unwrap();
+            let (name, kind) = named.split_once(' ').expect("no kind");
             kinds.insert(name.to_owned(), (kind.to_owned(), BTreeSet::new()));
         } else if let Some((name, rest)) = line.split_once('{') {
             let names = ["_bucket", "_sum", "_count"].iter();
             let base =
                 names.filter_map(|end| name.strip_suffix(end)).find(|n| kinds.contains_key(*n));
-            let labels =
-                rest.split_once('}').unwrap().0.split(',').filter(|label| !label.is_empty());
+            let labels = rest
+                .split_once('}')
+                .expect("labels that do not end")
+                .0
+                .split(',')
+                .filter(|label| !label.is_empty());
             let labels = labels.filter_map(|label| Some(label.split_once("=\"")?.0.to_owned()));
-            let (_, known) = kinds.get_mut(base.unwrap_or(name)).unwrap();
+            let (_, known) = kinds.get_mut(base.unwrap_or(name)).expect("no kind");
             known.extend(labels.filter(|label| label != "le"));
         }
     }
@@ -52,9 +56,9 @@ fn exported(text: &str) -> Kinds {
 
 /// Reads the table of a service.
 fn documented(service: &str) -> Kinds {
-    let page = std::fs::read_to_string(workspace_root().join("docs/METRICS.md")).unwrap();
-    let (_, section) = page.split_once(&format!("## {service}\n")).unwrap();
-    let section = section.split("\n## ").next().unwrap();
+    let page = std::fs::read_to_string(workspace_root().join("docs/METRICS.md")).expect("no page");
+    let (_, section) = page.split_once(&format!("## {service}\n")).expect("no table");
+    let section = section.split("\n## ").next().unwrap_or_default();
     let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
     rows.map(|row| {
         let cells: Vec<&str> = row.split('|').map(|cell| cell.trim().trim_matches('`')).collect();

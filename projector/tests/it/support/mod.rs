@@ -16,7 +16,7 @@ use read_model::{KeySpace, Views, Watermark};
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use sqlx::PgPool;
-use testkit::{TestDatabase, create_topic, eventually, shared, unique_name};
+use testkit::{Proxy, TestDatabase, create_topic, eventually, shared, unique_name};
 use uuid::Uuid;
 
 pub(crate) use projector::Projector;
@@ -73,6 +73,14 @@ impl Blog {
             undecodable: format!("{topic}.undecodable"),
             topic,
         }
+    }
+
+    /// From now on projectors reach Postgres through a proxy; the test itself does not.
+    pub(crate) fn puts_a_proxy_before_postgres(&mut self) -> Proxy {
+        let name = self.database_url.rsplit('/').next().unwrap();
+        let (proxy, url) = shared().postgres_proxy(name);
+        self.database_url = url;
+        proxy
     }
 
     /// The consumer group of its projectors.
