@@ -13,8 +13,8 @@ use crate::pages::{Refolded, refold};
 
 /// How many are tried; the others wait for `projector quarantine retry --all`.
 const MOST: u32 = 1000;
-/// How long one may take.
-const LIMIT: Duration = Duration::from_secs(10);
+/// How long one may take, while events from Kafka wait.
+const LIMIT: Duration = Duration::from_secs(2);
 
 /// What is still to be tried.
 #[derive(Debug, Default)]
@@ -35,7 +35,7 @@ impl Retries {
         self.due > 0
     }
 
-    /// Tries the next one. What fails is left as it is, since whoever wants to know can ask for it by hand.
+    /// Tries the next one. Where a server does not help, it is left for later; no hurry then.
     pub(crate) async fn next(&mut self, log: &EventLog, views: &Views) {
         self.due = self.due.saturating_sub(1);
         let Some(pages) = &mut self.pages else {
@@ -58,8 +58,13 @@ impl Retries {
             Ok(Ok(Refolded::NotYet)) => pages.push_back((id, noted)),
             Ok(Err(error)) => {
                 tracing::warn!(post.id = %id, "Post {id} could not be folded anew: {error:#}");
+                pages.push_back((id, noted));
+                self.due = 0;
             }
-            Err(_) => tracing::warn!(post.id = %id, "Post {id} took too long to be folded anew"),
+            Err(_) => {
+                pages.push_back((id, noted));
+                self.due = 0;
+            }
         }
     }
 }
