@@ -4,10 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use domain::post::PostEvent;
-use domain::{Claim, Position, PostId, Recorded, Slug, StoredEvent as _};
-use event_log::{EventLog, Pages};
-use read_model::{Row, fold_pages};
+use domain::{Claim, Position, PostId, Slug};
+use event_log::{EventLog, Histories, Unreadable};
+use read_model::{Row, fold_histories};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -46,32 +45,22 @@ impl Log {
         }
     }
 
-    /// Folds these pages from all their events, or from those before one that cannot be read.
+    /// Folds these pages from all their events but those that were discarded, or from those before one that
+    /// cannot be read.
     pub(crate) async fn fold(&self, ids: &[PostId]) -> Result<Folded, ReadError> {
         metrics::counter!("folds_total").increment(1);
         let begun = Instant::now();
         let incarnation = self.standing.incarnation();
-        let Pages { as_of, events } = self.read(|| self.events.pages(ids)).await?;
-        let mut unreadable = HashSet::new();
-        let mut readable: Vec<Recorded<PostEvent>> = Vec::with_capacity(events.len());
-        for event in events {
-            let (position, stream_id) = (event.position, event.stream_id.clone());
-            let id = stream_id.parse::<PostId>();
-            if id.as_ref().is_ok_and(|id| unreadable.contains(id)) {
-                continue;
-            }
-            match PostEvent::decode(event) {
-                Ok(event) => readable.push(event),
-                Err(error) => {
-                    tracing::error!(
-                        post.id = stream_id, %position,
-                        "The page of post {stream_id} ends before position {position}: {error}"
-                    );
-                    unreadable.extend(id);
-                }
-            }
+        let Histories { as_of, events, unreadable } =
+            self.read(|| self.events.histories(ids)).await?;
+        for Unreadable { stream_id, position, error } in &unreadable {
+            tracing::error!(
+                post.id = stream_id, %position,
+                "The page of post {stream_id} ends before position {position}: {error}"
+            );
         }
-        let rows = fold_pages(&readable);
+        let unreadable = unreadable.iter().filter_map(|end| end.stream_id.parse().ok()).collect();
+        let rows = fold_histories(events);
         metrics::histogram!("fold_duration_seconds").record(begun.elapsed());
         Ok(Folded { incarnation, as_of, rows, unreadable })
     }

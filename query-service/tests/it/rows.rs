@@ -124,6 +124,32 @@ async fn a_post_with_an_event_from_a_later_version_is_shown_as_it_was_before() {
 }
 
 #[tokio::test]
+async fn an_event_that_was_discarded_is_left_out() {
+    let blog = Blog::start_without_memory().await;
+    let id = blog.publish("writing").await;
+    let bad = blog.record(id, json!({"dreamt": {}})).await;
+    let later = blog.revise_title(id, "Later").await;
+    assert!(blog.reader().get("/posts/writing").await.is_stale());
+    // As an operator does it with the projector.
+    sqlx::query(
+        "INSERT INTO quarantine (position, partition, aggregate_type, aggregate_id, sequence, event_type,
+                                 event_version, reason, state, discarded_at)
+         SELECT position, partition, aggregate_type, aggregate_id, sequence, event_type, event_version,
+                'unknown', 'discarded', now()
+         FROM events WHERE position = $1",
+    )
+    .bind(bad.to_i64())
+    .execute(&blog.pool)
+    .await
+    .unwrap();
+
+    let page = blog.reader().get("/posts/writing").await;
+    assert_eq!((page.status, page.source(), page.is_stale()), (200, "log", false));
+    assert_eq!(page.json()["title"], "Later");
+    assert!(page.header("freshness").starts_with(&format!("position={later},")));
+}
+
+#[tokio::test]
 async fn a_post_with_nothing_to_show_before_such_an_event_is_not_said_to_be_absent() {
     let blog = Blog::start_without_memory().await;
     let draft = blog.draft("writing").await;
