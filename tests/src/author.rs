@@ -146,6 +146,25 @@ impl Author {
         self.change(Method::PATCH, post, "", Some(changes), title).await
     }
 
+    /// `PATCH /posts/{id}` while things may be breaking, with the consistency token of the answer; `None` if
+    /// it was not acknowledged.
+    ///
+    /// # Panics
+    ///
+    /// If it is refused: nothing was wrong with it.
+    pub async fn try_to_revise(&self, post: &Post, changes: Value) -> Option<(Post, String)> {
+        let title = changes["title"].as_str().unwrap_or(&post.title).to_owned();
+        let path = format!("/posts/{}", post.id);
+        let request = self.request(Method::PATCH, &self.services[0], &path).json(&changes);
+        let answer = Answer::of(request).await.ok()?;
+        assert!(matches!(answer.status, 200 | 503), "{answer:?}");
+        if answer.status == 503 {
+            return None;
+        }
+        let token = answer.header("consistency-token").to_owned();
+        Some((told(answer, title), token))
+    }
+
     /// # Panics
     ///
     /// If that is not done.

@@ -13,6 +13,7 @@ mod audit;
 mod held_up;
 mod load;
 mod onlooker;
+mod steady;
 
 pub use audit::Log;
 pub use author::{Attempt, Author, Post};
@@ -23,3 +24,4 @@ pub use load::{Load, Outcome, Published};
 pub use onlooker::{Onlooker, Seen};
 pub use reader::{Answer, List, Reader};
 pub use service::Service;
+pub use steady::{Judged, Rates, Steady};

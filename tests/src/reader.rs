@@ -12,6 +12,7 @@ pub struct Reader {
     client: reqwest::Client,
     service: String,
     token: Option<String>,
+    consistency: Option<String>,
 }
 
 /// An answer of any service. Redirects are answers too.
@@ -72,11 +73,17 @@ impl List {
 
 impl Reader {
     pub(crate) fn new(client: reqwest::Client, service: String) -> Self {
-        Self { client, service, token: None }
+        Self { client, service, token: None, consistency: None }
     }
 
     pub(crate) fn with_token(self, token: &str) -> Self {
         Self { token: Some(token.to_owned()), ..self }
+    }
+
+    /// The same, who shows a consistency token.
+    #[must_use]
+    pub fn showing(self, token: &str) -> Self {
+        Self { consistency: Some(token.to_owned()), ..self }
     }
 
     /// # Panics
@@ -90,6 +97,10 @@ impl Reader {
         let request = self.client.get(format!("{}{path}", self.service));
         let request = match &self.token {
             Some(token) => request.bearer_auth(token),
+            None => request,
+        };
+        let request = match &self.consistency {
+            Some(token) => request.header("consistency-token", token),
             None => request,
         };
         Answer::of(request).await
