@@ -31,7 +31,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use event_log::EventLog;
 use http_api::TokenVerifier;
-use read_model::{KeySpace, Views};
+use read_model::{KeySpace, Views, WatchTask};
 use service_runtime::{DrainArgs, Ops, Readiness, Server, Tasks};
 use tokio::sync::Notify;
 
@@ -45,7 +45,6 @@ use postgres::Watch;
 use relay::{Relay, RelaySettings, Topic};
 use service::Service;
 use store::{Recent, Store, WriterTask};
-use waiting::WatchTask;
 
 /// How long we wait for a Postgres that is only starting.
 const START_PATIENCE: Duration = Duration::from_secs(30);
@@ -95,7 +94,7 @@ impl App {
         let keys = KeySpace::new(&config.redis_prefix).context("INKSTREAM_REDIS_PREFIX")?;
         let views = Views::new(config.redis_url.reveal(), keys, partitions, REDIS_LIMIT)
             .context("INKSTREAM_REDIS_URL cannot be used")?;
-        let (waiting, watermarks) = waiting::waiting(views);
+        let (waiting, watermarks) = read_model::waiting(views);
         let service = Service {
             posts: Posts::new(streams, Recent::new(config.recent_kib)),
             verifier,
@@ -143,7 +142,10 @@ impl App {
         // how far we are. The writer needs no telling: it ends when nobody is left who could hand in a
         // commit.
         tasks.spawn_last("writer", |_| self.writer.run());
-        tasks.spawn_last("watermarks", |stop| self.watermarks.run(stop));
+        tasks.spawn_last("watermarks", |stop| async move {
+            stop.run_until_cancelled(self.watermarks.run()).await;
+            Ok(())
+        });
         tasks.spawn_last("ops", |stop| self.ops.run(stop));
         tasks.run_until(shutdown).await
     }

@@ -11,10 +11,10 @@ use domain::post::PostCommand;
 use domain::post::SlugChoice;
 use domain::{Partitions, Position, PostId};
 use http_api::{ConsistencyToken, Problem, TokenVerifier};
+use read_model::Waiting;
 
 use crate::caller::Caller;
 use crate::execute::{ExecuteError, Order, Posts, Stream, outcome_name};
-use crate::waiting::Waiting;
 
 /// Shared by all requests. Clones are cheap.
 #[derive(Debug, Clone)]

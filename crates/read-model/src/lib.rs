@@ -11,6 +11,7 @@ mod lists;
 mod post_page;
 mod row;
 mod views;
+mod waiting;
 
 /// Counts up when the same events come to give another view.
 pub const VIEW_VERSION: u32 = 2;
@@ -22,3 +23,4 @@ pub use lists::{ListName, Place};
 pub use post_page::{PostCard, PostPage};
 pub use row::{Row, StoredPage, StoredRow, fold_histories, fold_pages};
 pub use views::{Advance, Fill, Flag, FoundRow, Guarded, ListPart, NewEpoch, Views, ViewsError};
+pub use waiting::{Waiting, WatchTask, waiting};

@@ -9,3 +9,4 @@ mod interleavings;
 mod lists;
 mod quarantine;
 mod support;
+mod waiting;
