@@ -68,6 +68,25 @@ pub struct Config {
     )]
     pub log_reads: u32,
 
+    /// How many reads of the log wait for their turn; more are turned away at once
+    #[arg(
+        long,
+        env = "INKSTREAM_LOG_QUEUE",
+        default_value_t = 256,
+        value_parser = RangedU64ValueParser::<u32>::new().range(0..=100_000),
+    )]
+    pub log_queue: u32,
+
+    /// How many milliseconds the views have to come as far as a consistency token demands. Then a page is
+    /// folded from the log instead, and a list is sent as it is and says that it is stale
+    #[arg(
+        long,
+        env = "INKSTREAM_TOKEN_WAIT_MS",
+        default_value_t = 250,
+        value_parser = clap::value_parser!(u64).range(0..=10_000),
+    )]
+    pub token_wait_ms: u64,
+
     /// How many MiB pages that were read lately take up in this process; 0 keeps none
     #[arg(
         long,
@@ -125,6 +144,10 @@ impl Config {
 
     pub fn memory_lifetime(&self) -> Duration {
         Duration::from_millis(self.memory_ms)
+    }
+
+    pub fn token_wait(&self) -> Duration {
+        Duration::from_millis(self.token_wait_ms)
     }
 
     pub fn log_limit(&self) -> Duration {

@@ -9,7 +9,9 @@ mod lists;
 mod posts;
 
 mod answer;
+mod breaker;
 mod cursor;
+mod demand;
 mod freshness;
 mod list_query;
 mod post;
@@ -29,7 +31,7 @@ use anyhow::Context as _;
 use event_log::{EventLog, PoolSettings};
 use http_api::TokenVerifier;
 use http_api::layers;
-use read_model::{Announcements, KeySpace, Views};
+use read_model::{Announcements, KeySpace, Views, WatchTask};
 use service_runtime::{Ops, Readiness, Server, Tasks};
 use sqlx::PgPool;
 
@@ -48,6 +50,7 @@ pub struct App {
     ops: Ops,
     listener: Listener,
     watch: Watch,
+    watermarks: WatchTask,
     tasks: Tasks,
 }
 
@@ -74,7 +77,8 @@ impl App {
             .context("INKSTREAM_REDIS_URL cannot be used")?;
 
         let log = EventLog::new(pool, store.partitions);
-        let reads = Reads::new(views.clone(), log.clone(), standing.clone(), &config);
+        let (waiting, watermarks) = read_model::waiting(views.clone());
+        let reads = Reads::new(views.clone(), log.clone(), standing.clone(), waiting, &config);
         let added = layers::added_headers(&config.cors);
         let memory = PageCache::new(&config, standing.clone(), added);
         let service = Service { memory: memory.clone(), reads: Arc::new(reads), tokens };
@@ -85,7 +89,7 @@ impl App {
             Server::bind(config.http_address, front, config.drain.limit_for_requests()).await?;
         let listener = Listener { memory: memory.clone(), announcements };
         let watch = Watch { standing, views, log, memory, check: readiness.check("reads") };
-        Ok(Self { http, ops, listener, watch, tasks })
+        Ok(Self { http, ops, listener, watch, watermarks, tasks })
     }
 
     /// Where readers are answered.
@@ -99,10 +103,14 @@ impl App {
 
     /// Serves until `shutdown` completes or a task ends, then lets work in hand finish.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { http, ops, listener, watch, mut tasks } = self;
+        let Self { http, ops, listener, watch, watermarks, mut tasks } = self;
         tasks.spawn("http", |stop| http.run(stop));
         tasks.spawn("listener", |stop| listener.run(stop));
         tasks.spawn("watch", |stop| watch.run(stop));
+        tasks.spawn_last("watermarks", |stop| async move {
+            stop.run_until_cancelled(watermarks.run()).await;
+            Ok(())
+        });
         tasks.spawn_last("ops", |stop| ops.run(stop));
         tasks.run_until(shutdown).await
     }

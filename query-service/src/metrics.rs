@@ -60,6 +60,24 @@ pub const METRICS: &[Metric] = &[
         help: "Reads of the log that wait for their turn",
     },
     Metric {
+        name: "log_reads_turned_away_total",
+        kind: MetricKind::Counter,
+        labels: &[],
+        help: "Reads of the log that found too many waiting before them",
+    },
+    Metric {
+        name: "token_waits_total",
+        kind: MetricKind::Counter,
+        labels: &["outcome"],
+        help: "Reads that waited for the views to come as far as a consistency token demands: reached or timed_out",
+    },
+    Metric {
+        name: "circuit_open",
+        kind: MetricKind::Gauge,
+        labels: &["server"],
+        help: "Whether readers do not ask Redis or Postgres at present, because it does not answer: 1 or 0",
+    },
+    Metric {
         name: "redis_failures_total",
         kind: MetricKind::Counter,
         labels: &[],

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use http_api::openapi::{
-    bare, etag, in_path, json, query, refuse, request_header, response_header, slug, text,
-    token_optional, token_required,
+    bare, etag, in_path, json, query, refuse, request_header, response_header, shown_tokens, slug,
+    text, token_optional, token_required,
 };
 use http_api::{FieldError, Problem};
 use serde_json::json;
@@ -168,7 +168,24 @@ fn post(id: &str, summary: &str, address: Parameter, schema: &str) -> OperationB
         .response("304", bare("The reader has it already", headers()));
     let missing =
         [Problem::not_found("no such post is published"), Problem::gone("this post was deleted")];
-    refuse(operation, general().into_iter().chain(missing))
+    let unread = Problem::invalid_request("Consistency-Token is not one of ours");
+    let operation = refuse(operation, general().into_iter().chain(missing).chain([unread]));
+    with_freshness(operation, ["404", "410"])
+}
+
+/// Something was read before these were refused.
+fn with_freshness<const N: usize>(
+    operation: OperationBuilder,
+    refusals: [&str; N],
+) -> OperationBuilder {
+    let mut operation = operation.build();
+    for status in refusals {
+        if let Some(RefOr::T(refusal)) = operation.responses.responses.get_mut(status) {
+            let (name, header) = freshness();
+            refusal.headers.insert(name.to_owned(), RefOr::T(header));
+        }
+    }
+    operation.into()
 }
 
 /// A read of a list.
@@ -212,11 +229,11 @@ fn links(id: &str) -> BTreeMap<String, RefOr<Link>> {
 
 fn asked(id: &str, summary: &str) -> OperationBuilder {
     let known = "The entity tags of what the reader has, or `*`";
-    OperationBuilder::new().operation_id(Some(id)).summary(Some(summary)).parameter(request_header(
-        "If-None-Match",
-        known,
-        text(),
-    ))
+    let operation = OperationBuilder::new()
+        .operation_id(Some(id))
+        .summary(Some(summary))
+        .parameter(request_header("If-None-Match", known, text()));
+    shown_tokens().into_iter().fold(operation, OperationBuilder::parameter)
 }
 
 /// What comes with every answer that is not refused.

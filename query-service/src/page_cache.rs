@@ -17,6 +17,7 @@ use quick_cache::{DefaultHashBuilder, OptionsBuilder};
 
 use crate::answer::{Answer, Audience, IfNoneMatch};
 use crate::config::Config;
+use crate::demand::Demand;
 use crate::freshness::{Freshness, Source};
 use crate::post::{Page, Post, Sight};
 use crate::reads::ReadError;
@@ -25,7 +26,7 @@ use crate::standing::Standing;
 use kept::{ByBytes, Key, Sought, Value};
 use moments::{Moment, Moments};
 
-pub(crate) use kept::Kept;
+pub(crate) use kept::{Kept, KeptList};
 pub(crate) use listener::Listener;
 
 /// For how long anything is believed that no announcement may ever end: while none is heard, and of what is
@@ -151,7 +152,10 @@ impl PageCache {
             {
                 return Ok(None);
             }
-            Some(Value::Post(_) | Value::Claim { .. } | Value::Unclaimed { .. }) | None => {}
+            Some(
+                Value::Post(_) | Value::Claim { .. } | Value::Unclaimed { .. } | Value::List(_),
+            )
+            | None => {}
         }
         let begin = || {
             let (memory, read_at, read) = (self.clone(), Instant::now(), read());
@@ -174,13 +178,24 @@ impl PageCache {
     pub(crate) fn known_claim(&self, slug: &str) -> Option<Claim> {
         match self.get(Sought::Slug(slug))? {
             Value::Claim { incarnation, claim } => self.is_present(incarnation).then_some(claim),
-            Value::Post(_) | Value::Unclaimed { .. } => None,
+            Value::Post(_) | Value::Unclaimed { .. } | Value::List(_) => None,
         }
     }
 
     /// What is kept of a post, if it is fresh.
     pub(crate) fn fresh(&self, id: PostId) -> Option<Arc<Kept>> {
         self.kept(id).filter(|kept| self.is_fresh(id, kept))
+    }
+
+    /// The same for a reader who says what they have seen, if that is in it. That something is not there is not
+    /// told them from memory.
+    pub(crate) fn fresh_with(&self, id: PostId, demand: Demand) -> Option<Seen> {
+        let kept = self.fresh(id)?;
+        let is_there = match kept.post.sight {
+            Sight::Page(_) | Sight::Gone => !kept.post.freshness.stale,
+            Sight::Nothing => false,
+        };
+        (is_there && demand.is_met_by(&kept.post)).then(|| Seen::kept(&kept))
     }
 
     /// What is kept of a post, for when nothing else answers: it is known to be behind. That something is not
@@ -192,6 +207,20 @@ impl PageCache {
             Sight::Page(_) | Sight::Gone => Some(seen),
             Sight::Nothing => None,
         }
+    }
+
+    /// Keeps a page of a list, as a copy only: it is always read anew where that is possible.
+    pub(crate) fn keep_list(&self, name: &str, list: Arc<KeptList>) {
+        self.put(Key::List(name.into()), Value::List(list));
+    }
+
+    /// The page of a list as it was last read, and how fresh it is by now.
+    pub(crate) fn list_copy(&self, name: &str) -> Option<(Arc<KeptList>, Freshness)> {
+        let Some(Value::List(kept)) = self.get(Sought::List(name)) else { return None };
+        let age_seconds = kept.read_at.elapsed().as_secs();
+        let freshness =
+            Freshness { source: Source::Memory, age_seconds, stale: true, ..kept.freshness };
+        self.is_present(kept.incarnation).then_some((kept, freshness))
     }
 
     /// How much is kept, for whoever watches.
@@ -243,7 +272,7 @@ impl PageCache {
     fn kept(&self, id: PostId) -> Option<Arc<Kept>> {
         match self.get(Sought::Post(id))? {
             Value::Post(kept) => self.is_present(kept.post.incarnation).then_some(kept),
-            Value::Claim { .. } | Value::Unclaimed { .. } => None,
+            Value::Claim { .. } | Value::Unclaimed { .. } | Value::List(_) => None,
         }
     }
 

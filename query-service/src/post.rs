@@ -10,7 +10,7 @@ use crate::answer::etag_of_row;
 use crate::freshness::Freshness;
 use crate::reads::Found;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Post {
     pub(crate) sight: Sight,
     /// Of the last event in it.
@@ -20,7 +20,7 @@ pub(crate) struct Post {
     pub(crate) freshness: Freshness,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Sight {
     Page(Page),
     Gone,
@@ -28,7 +28,7 @@ pub(crate) enum Sight {
     Nothing,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Page {
     /// Where it stands now; drafts stand nowhere.
     pub(crate) slug: Option<Slug>,
@@ -64,6 +64,12 @@ impl Post {
         // One that is stale stands before an event that its watermark has passed.
         let passed = if self.freshness.stale { Position::ZERO } else { self.freshness.position };
         self.position.max(passed) >= position
+    }
+
+    /// The same, known to be behind if that is so.
+    pub(crate) fn stale_if(mut self, is_stale: bool) -> Self {
+        self.freshness.stale |= is_stale;
+        self
     }
 }
 

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::answer::{Answer, Audience, IfNoneMatch, VARY};
+use crate::demand::Demand;
 use crate::freshness::Freshness;
 use crate::metrics::{STALE, count_read};
 use crate::page_cache::Seen;
@@ -95,9 +96,14 @@ async fn answer(
                 Ok(answer.unless_known(known))
             }
         },
-        Sight::Gone => Err(Problem::gone("this post was deleted")),
-        Sight::Nothing => Err(not_found()),
+        Sight::Gone => Ok(refused(Problem::gone("this post was deleted"), freshness)),
+        Sight::Nothing => Ok(refused(not_found(), freshness)),
     }
+}
+
+/// Something was read, and that says how fresh it was, too.
+fn refused(problem: Problem, freshness: Freshness) -> Response {
+    ([(Freshness::HEADER, freshness.to_header())], problem).into_response()
 }
 
 impl Asked {
@@ -141,7 +147,7 @@ impl Asked {
         }
     }
 
-    /// Whoever shows a token is not answered from memory, which may not have seen what they have.
+    /// Whoever shows a token is answered from memory only if that is known to have seen what they have.
     async fn post(&self, service: &Service, id: PostId) -> Result<Seen, ReadError> {
         let reads = service.reads.clone();
         match self.reader.audience() {
@@ -150,7 +156,14 @@ impl Asked {
                 service.memory.post(id, read).await
             }
             Audience::OneReader => {
-                reads.post(id, self.draft_reader()).await.map(|post| Seen::just_read(post.into()))
+                let demand = self.reader.demand(service, id);
+                if let Some(seen) = demand.and_then(|demand| service.memory.fresh_with(id, demand))
+                {
+                    return Ok(seen);
+                }
+                let demand = demand.unwrap_or(Demand::Nothing);
+                let post = reads.post_with(id, self.draft_reader(), demand).await;
+                post.map(|post| Seen::just_read(post.into()))
             }
         }
     }
@@ -159,11 +172,13 @@ impl Asked {
         let reads = service.reads.clone();
         match self.reader.audience() {
             Audience::Everybody => {
-                let read = || async move { reads.refold(id, None).await };
+                let read = || async move { reads.refold(id, None, Demand::Nothing).await };
                 service.memory.read_post(id, read).await
             }
             Audience::OneReader => {
-                reads.refold(id, self.draft_reader()).await.map(|post| Seen::just_read(post.into()))
+                let demand = self.reader.demand(service, id).unwrap_or(Demand::Nothing);
+                let post = reads.refold(id, self.draft_reader(), demand).await;
+                post.map(|post| Seen::just_read(post.into()))
             }
         }
     }

@@ -3,16 +3,17 @@
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use domain::AuthorId;
-use http_api::{Actor, Problem, consistency};
+use domain::{AuthorId, PostId};
+use http_api::{Actor, ConsistencyToken, Problem, consistency};
 
 use crate::answer::Audience;
+use crate::demand::Demand;
 use crate::routes::Service;
 
 #[derive(Debug)]
 pub(crate) struct Reader {
     actor: Option<Actor>,
-    shows_consistency_token: bool,
+    shown: Shown,
 }
 
 impl Reader {
@@ -26,15 +27,45 @@ impl Reader {
     }
 
     pub(crate) fn audience(&self) -> Audience {
-        if self.actor.is_some() || self.shows_consistency_token {
+        if self.actor.is_some() || self.shown.has_tried {
             Audience::OneReader
         } else {
             Audience::Everybody
         }
     }
+
+    /// What the answer must not lack; `None` if they do not say what they have seen, so that nobody knows.
+    pub(crate) fn demand(&self, service: &Service, id: PostId) -> Option<Demand> {
+        let token = self.shown.token.as_ref()?;
+        Some(Demand::of(Some(token), service.reads.partition_of(id)))
+    }
+
+    pub(crate) fn token(&self) -> Option<&ConsistencyToken> {
+        self.shown.token.as_ref()
+    }
 }
 
-/// Whatever the token says: one that is garbage makes the answer no worse.
+/// The consistency token of a request.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    pub(crate) token: Option<ConsistencyToken>,
+    /// There is a cookie at least, be it garbage: the answer is not for others.
+    has_tried: bool,
+}
+
+impl FromRequestParts<Service> for Shown {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, Problem> {
+        let has_tried = shows_consistency_token(&parts.headers);
+        let partitions = service.reads.partitions();
+        let token =
+            if has_tried { ConsistencyToken::shown(&parts.headers, partitions)? } else { None };
+        Ok(Self { token, has_tried })
+    }
+}
+
+/// Whatever the token says.
 fn shows_consistency_token(headers: &HeaderMap) -> bool {
     let named = |pair: &[u8]| pair.starts_with(consistency::COOKIE.as_bytes());
     headers.contains_key(consistency::HEADER)
@@ -47,9 +78,9 @@ impl FromRequestParts<Service> for Reader {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, Problem> {
-        let shows_consistency_token = shows_consistency_token(&parts.headers);
+        let shown = Shown::from_request_parts(parts, service).await?;
         let actor =
             <Actor as OptionalFromRequestParts<Service>>::from_request_parts(parts, service);
-        Ok(Self { actor: actor.await?, shows_consistency_token })
+        Ok(Self { actor: actor.await?, shown })
     }
 }

@@ -1,49 +1,42 @@
-//! Which of the servers behind us answer, and in which life the store is: asked once a second, so that
+//! Which of the servers behind us answer, and in which life the store is: asked all the time, so that
 //! readers need not find out one by one.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use domain::Partitions;
 use event_log::{EventLog, Store};
 use read_model::Views;
 use service_runtime::Check;
-use tokio::time::{interval, timeout};
+use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
+use crate::breaker::Breaker;
 use crate::page_cache::PageCache;
-
-/// How long a server has to tell that it is there. More than readers wait: a slow one still helps.
-const LIMIT: Duration = Duration::from_secs(1);
-
-/// So many questions in a row must stay without an answer before readers ask Redis no more: a hiccup must
-/// not send all of them to Postgres.
-const SILENCES: u32 = 2;
 
 /// What is known. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Standing {
     incarnation: Arc<AtomicU32>,
-    redis_is_silent: Arc<AtomicBool>,
+    pub(crate) partitions: Partitions,
+    pub(crate) redis: Breaker,
+    pub(crate) postgres: Breaker,
 }
 
 impl Standing {
     pub(crate) fn new(store: Store) -> Self {
         Self {
             incarnation: Arc::new(AtomicU32::new(store.incarnation)),
-            redis_is_silent: Arc::default(),
+            partitions: store.partitions,
+            redis: Breaker::new("Redis"),
+            postgres: Breaker::new("Postgres"),
         }
     }
 
     /// The store's life since it last came back from an earlier state.
     pub(crate) fn incarnation(&self) -> u32 {
         self.incarnation.load(Ordering::Relaxed)
-    }
-
-    /// Asking it would only cost the time limit.
-    pub(crate) fn redis_is_silent(&self) -> bool {
-        self.redis_is_silent.load(Ordering::Relaxed)
     }
 }
 
@@ -59,61 +52,48 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let (mut redis, mut postgres) = (Server::new("Redis"), Server::new("Postgres"));
-        let mut every = interval(Duration::from_secs(1));
-        while stop.run_until_cancelled(every.tick()).await.is_some() {
-            let (_, incarnation) = tokio::join!(
-                redis.answer(self.views.watermarks()),
-                postgres.answer(self.log.incarnation()),
-            );
-            self.standing.redis_is_silent.store(redis.silences >= SILENCES, Ordering::Relaxed);
-            if let Some(incarnation) = incarnation {
-                self.standing.incarnation.store(incarnation, Ordering::Relaxed);
-            }
-            self.memory.measure();
-            // One of them is enough for pages: warm ones need no Postgres, and none needs Redis.
-            if redis.silences > 0 && postgres.silences > 0 {
-                self.check.not_ready("neither Redis nor Postgres answers");
-            } else {
-                self.check.ready();
-            }
-        }
+        let (redis_answers, postgres_answers) = (AtomicBool::new(false), AtomicBool::new(false));
+        let tell = || {
+            let answers = |server: &AtomicBool| server.load(Ordering::Relaxed);
+            self.tell(answers(&redis_answers), answers(&postgres_answers));
+        };
+        let redis = self.standing.redis.watch(
+            || self.views.watermarks(),
+            |answer| {
+                redis_answers.store(answer.is_some(), Ordering::Relaxed);
+                tell();
+            },
+        );
+        let postgres = self.standing.postgres.watch(
+            || self.log.incarnation(),
+            |answer| {
+                postgres_answers.store(answer.is_some(), Ordering::Relaxed);
+                if let Some(incarnation) = answer {
+                    self.standing.incarnation.store(incarnation, Ordering::Relaxed);
+                }
+                tell();
+            },
+        );
+        let watching = async { tokio::join!(redis, postgres, self.measure()) };
+        stop.run_until_cancelled(watching).await;
         Ok(())
     }
-}
 
-/// A server, and how many questions in a row it has left without an answer. Each has a gauge and lines in
-/// the log of its own, since the check tells only of both together.
-struct Server {
-    name: &'static str,
-    silences: u32,
-}
-
-impl Server {
-    fn new(name: &'static str) -> Self {
-        Self { name, silences: 0 }
+    /// One of them is enough for pages: warm ones need no Postgres, and none needs Redis.
+    fn tell(&self, redis_answers: bool, postgres_answers: bool) {
+        match (redis_answers, postgres_answers) {
+            (true, true) => self.check.ready(),
+            (false, true) => self.check.degraded("Redis does not answer"),
+            (true, false) => self.check.degraded("Postgres does not answer"),
+            (false, false) => self.check.not_ready("neither Redis nor Postgres answers"),
+        }
     }
 
-    async fn answer<T, E: fmt::Display>(
-        &mut self,
-        question: impl Future<Output = Result<T, E>>,
-    ) -> Option<T> {
-        let name = self.name;
-        let answer = match timeout(LIMIT, question).await {
-            Ok(answer) => answer.map_err(|error| format!("{error:#}")),
-            Err(_elapsed) => Err("no answer in time".to_owned()),
-        };
-        match &answer {
-            Ok(_) if self.silences > 0 => tracing::info!("{name} answers again"),
-            Err(why) if self.silences == 0 => tracing::warn!("{name} does not answer: {why}"),
-            _ => {}
+    async fn measure(&self) {
+        let mut every = interval(Duration::from_secs(1));
+        loop {
+            every.tick().await;
+            self.memory.measure();
         }
-        self.silences = if answer.is_ok() { 0 } else { self.silences.saturating_add(1) };
-        metrics::gauge!("server_answers", "server" => name).set(if answer.is_ok() {
-            1.0
-        } else {
-            0.0
-        });
-        answer.ok()
     }
 }

@@ -4,17 +4,20 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue};
+use bytes::Bytes;
 use domain::{Claim, PostId, Slug};
 use quick_cache::{Equivalent, Weighter};
 
 use super::moments::Moment;
+use crate::freshness::Freshness;
 use crate::post::{Post, Sight};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Key {
     Post(PostId),
     Slug(Slug),
+    List(Box<str>),
 }
 
 /// A key that is looked for: who looks need not own it.
@@ -22,6 +25,7 @@ pub(super) enum Key {
 pub(super) enum Sought<'a> {
     Post(PostId),
     Slug(&'a str),
+    List(&'a str),
 }
 
 #[derive(Debug, Clone)]
@@ -37,6 +41,19 @@ pub(super) enum Value {
         moment: Moment,
         read_at: Instant,
     },
+    List(Arc<KeptList>),
+}
+
+/// A page of a list as it was last read, for when it cannot be read.
+#[derive(Debug)]
+pub(crate) struct KeptList {
+    pub(crate) body: Bytes,
+    pub(crate) etag: HeaderValue,
+    /// The cursor behind it.
+    pub(crate) next: Option<String>,
+    pub(crate) incarnation: u32,
+    pub(crate) freshness: Freshness,
+    pub(crate) read_at: Instant,
 }
 
 /// A post as it was read.
@@ -55,6 +72,7 @@ impl Key {
         match self {
             Self::Post(id) => Sought::Post(*id),
             Self::Slug(slug) => Sought::Slug(slug.as_str()),
+            Self::List(name) => Sought::List(name),
         }
     }
 }
@@ -82,9 +100,11 @@ impl Weighter<Key, Value> for ByBytes {
         // A table of headers, and what is counted for those who share it.
         const OF_A_POST: usize = 320;
         const OF_A_PAGE: usize = 1600;
+        const OF_A_LIST: usize = 480;
         let of_key = match key {
             Key::Post(_) => 0,
             Key::Slug(slug) => slug.as_str().len(),
+            Key::List(name) => name.len(),
         };
         let of_value = match value {
             Value::Post(kept) => match &kept.post.sight {
@@ -92,6 +112,7 @@ impl Weighter<Key, Value> for ByBytes {
                 Sight::Gone | Sight::Nothing => OF_A_POST,
             },
             Value::Claim { .. } | Value::Unclaimed { .. } => 0,
+            Value::List(kept) => kept.body.len() + OF_A_LIST,
         };
         (OF_THE_ENTRY + of_key + of_value) as u64
     }

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use domain::{Position, PostId};
+use domain::{Partition, Position, PostId};
+use http_api::ConsistencyToken;
 use read_model::{ListName, ListPart, Place, StoredPage, StoredRow};
 
 use super::{Marks, ReadError, Reads};
@@ -16,6 +17,8 @@ pub(crate) struct List {
     pub(crate) cards: Vec<Bytes>,
     /// The last place of this page, if there are more behind it.
     pub(crate) next: Option<Place>,
+    /// The earliest life of the store that a part of it is of.
+    pub(crate) incarnation: u32,
     pub(crate) freshness: Freshness,
 }
 
@@ -29,22 +32,33 @@ struct Cards {
 
 impl Reads {
     /// At most `limit` posts of a list behind `after`. Only Redis has lists; where any part of one cannot
-    /// be had, there is no answer, lest posts be missing without anybody's noticing.
+    /// be had, there is no answer, lest posts be missing without anybody's noticing. For a reader who shows a
+    /// token, the views have a moment to come as far; a list that still lacks some of it is stale.
     pub(crate) async fn list(
         &self,
         name: &ListName,
         after: Option<Place>,
         limit: usize,
+        token: Option<&ConsistencyToken>,
     ) -> Result<List, ReadError> {
-        let answer = self.warm.answer(self.warm.views.list(name, after, limit + 1)).await;
-        let parts = answer.ok_or(ReadError::Unavailable)?;
+        let ask = || self.warm.answer(self.warm.views.list(name, after, limit + 1));
+        let mut parts = ask().await.ok_or(ReadError::Unavailable)?;
+        let mut behind = self.behind(&parts, token);
+        if let Some(token) = token.filter(|_| !behind.is_empty()) {
+            self.reached(token.incarnation, &behind).await;
+            // Some may have come as far even if not all have.
+            parts = ask().await.unwrap_or(parts);
+            behind = self.behind(&parts, Some(token));
+        }
         // As old as the oldest part. One that is still being filled may lack posts.
-        let mut freshness = Freshness::now(Position(u64::MAX), Source::Redis, false);
+        let mut freshness = Freshness::now(Position(u64::MAX), Source::Redis, !behind.is_empty());
+        let mut incarnation = u32::MAX;
         let mut places: Vec<Place> = vec![];
         for ListPart { watermark, places: part } in parts {
             let mark = self.warm.valid(watermark).ok_or(ReadError::Unavailable)?;
             freshness.position = freshness.position.min(mark.point.position);
             freshness.stale |= mark.unfilled_below.is_some();
+            incarnation = incarnation.min(mark.incarnation);
             places.extend(part);
         }
 
@@ -56,15 +70,33 @@ impl Reads {
         let next = places.last().copied().filter(|_| more);
 
         let ids: Vec<PostId> = places.iter().map(|place| place.post_id).collect();
-        let Cards { rows, stale } = self.cards(&ids).await?;
+        let needed = token.and_then(|token| token.positions.values().max().copied());
+        let Cards { rows, stale } = self.cards(&ids, needed.unwrap_or(Position::ZERO)).await?;
         freshness.stale |= stale;
         let shown = |id: &PostId| rows.get(id)?.page.as_ref().filter(|page| name.shows(page));
         let cards = ids.iter().filter_map(shown).map(|page: &StoredPage| page.card.clone());
-        Ok(List { cards: cards.collect(), next, freshness })
+        Ok(List { cards: cards.collect(), next, incarnation, freshness })
+    }
+
+    /// The positions that a token demands and parts of a list have not reached, in the same life of the store.
+    fn behind(
+        &self,
+        parts: &[ListPart],
+        token: Option<&ConsistencyToken>,
+    ) -> Vec<(Partition, Position)> {
+        let Some(token) = token else { return vec![] };
+        let has_reached = |partition: Partition, position: Position| {
+            let mark = parts.get(usize::from(partition.0))?.watermark.as_ref()?;
+            Some(mark.incarnation == token.incarnation && mark.point.position >= position)
+        };
+        let pairs = token.positions.iter().map(|(partition, position)| (*partition, *position));
+        pairs
+            .filter(|(partition, position)| has_reached(*partition, *position) != Some(true))
+            .collect()
     }
 
     /// The cards of these posts as Redis has them; of those that it lacks, as the log does.
-    async fn cards(&self, ids: &[PostId]) -> Result<Cards, ReadError> {
+    async fn cards(&self, ids: &[PostId], needed: Position) -> Result<Cards, ReadError> {
         if ids.is_empty() {
             return Ok(Cards::default());
         }
@@ -89,7 +121,7 @@ impl Reads {
         if !missing.is_empty() {
             // One bad event must not take a whole list away: its post is shown as it was before, or, if it
             // was not there then, left out.
-            let refold = self.fold(missing, marks).await?;
+            let refold = self.fold_up_to(needed, missing, marks).await?;
             stale |= !refold.unreadable.is_empty();
             rows.extend(refold.rows.iter().map(|(id, row)| (*id, row.clone())));
         }

@@ -2,13 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::{Claim, Position, PostId, Slug};
 use event_log::{EventLog, Histories, Unreadable};
 use read_model::{Row, fold_histories};
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
 
 use super::ReadError;
 use crate::config::Config;
@@ -19,6 +19,8 @@ pub(crate) struct Log {
     events: EventLog,
     standing: Standing,
     turns: Arc<Semaphore>,
+    /// Where to wait for a turn.
+    queue: Arc<Semaphore>,
     time_limit: Duration,
     connections: u32,
 }
@@ -40,6 +42,7 @@ impl Log {
             events,
             standing,
             turns: Arc::new(Semaphore::new(config.log_reads as usize)),
+            queue: Arc::new(Semaphore::new(config.log_queue as usize)),
             time_limit: config.log_limit(),
             connections: config.database_connections,
         }
@@ -74,11 +77,16 @@ impl Log {
     where
         F: Future<Output = anyhow::Result<T>>,
     {
-        let read = timeout(self.time_limit, async {
-            // Without a bound, the readers of a lost Redis would fill the memory while they wait here.
-            let waiting = Waiting::begin();
-            let _turn = self.turns.acquire().await?;
-            drop(waiting);
+        let postgres = &self.standing.postgres;
+        if postgres.is_open() {
+            return Err(ReadError::Unavailable);
+        }
+        let deadline = Instant::now() + self.time_limit;
+        let _turn = timeout_at(deadline, self.turn()).await.unwrap_or_else(|_elapsed| {
+            tracing::debug!("The log does not help a reader: its turn did not come in time");
+            Err(ReadError::Unavailable)
+        })?;
+        let read = timeout_at(deadline, async {
             let mut attempts = 0..=self.connections;
             loop {
                 match read().await {
@@ -90,13 +98,39 @@ impl Log {
             }
         });
         let why = match read.await {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) => format!("{error:#}"),
-            Err(_elapsed) => "it took too long".to_owned(),
+            Ok(Ok(answer)) => {
+                postgres.succeeded();
+                return Ok(answer);
+            }
+            Ok(Err(error)) => {
+                let why = format!("{error:#}");
+                if !is_an_answer(&error) {
+                    postgres.failed(&why);
+                }
+                why
+            }
+            Err(_elapsed) => {
+                postgres.failed("it took too long");
+                "it took too long".to_owned()
+            }
         };
         metrics::counter!("log_failures_total").increment(1);
         tracing::debug!("The log does not help a reader: {why}");
         Err(ReadError::Unavailable)
+    }
+
+    /// A turn, at once or after those who came before. Without a bound, the readers of a lost Redis would all
+    /// wait here in vain.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, ReadError> {
+        if let Ok(turn) = self.turns.try_acquire() {
+            return Ok(turn);
+        }
+        let Ok(_place) = self.queue.try_acquire() else {
+            metrics::counter!("log_reads_turned_away_total").increment(1);
+            return Err(ReadError::Unavailable);
+        };
+        let _waiting = Waiting::begin();
+        self.turns.acquire().await.map_err(|_closed| ReadError::Unavailable)
     }
 }
 
@@ -114,6 +148,14 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         metrics::gauge!("log_reads_waiting").decrement(1.0);
     }
+}
+
+/// Whether Postgres is there and says that something is wrong, other than that it stops or starts.
+fn is_an_answer(error: &anyhow::Error) -> bool {
+    const OPERATOR_INTERVENTION: &str = "57";
+    let error = error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
+    let code = error.and_then(|error| error.code());
+    code.is_some_and(|code| !code.starts_with(OPERATOR_INTERVENTION))
 }
 
 fn broke(error: &anyhow::Error) -> bool {

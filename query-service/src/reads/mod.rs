@@ -2,6 +2,7 @@
 //!
 //! What a reader may see of them is the handlers' to judge.
 
+mod demanded;
 mod filler;
 pub(crate) mod flights;
 mod list;
@@ -10,13 +11,15 @@ mod warm;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use domain::{AuthorId, Claim, Partition, Position, PostId, Slug};
+use domain::{AuthorId, Claim, Partition, Partitions, Position, PostId, Slug};
 use event_log::EventLog;
 use http_api::Problem;
-use read_model::{StoredRow, Views, Watermark};
+use read_model::{StoredRow, Views, Waiting, Watermark};
 
 use crate::config::Config;
+use crate::demand::Demand;
 use crate::freshness::{Freshness, Source};
 use crate::post::{Post, Sight};
 use crate::standing::Standing;
@@ -34,6 +37,9 @@ pub(crate) struct Reads {
     log: Log,
     filler: Filler,
     folds: Flights<Vec<PostId>, Result<Arc<Refold>, ReadError>>,
+    waiting: Waiting,
+    /// How long views have to come as far as a reader has seen them.
+    token_wait: Duration,
 }
 
 /// A post as it was found.
@@ -77,11 +83,26 @@ struct Refold {
 type Marks = HashMap<Partition, Watermark>;
 
 impl Reads {
-    pub(crate) fn new(views: Views, log: EventLog, standing: Standing, config: &Config) -> Self {
+    pub(crate) fn new(
+        views: Views,
+        log: EventLog,
+        standing: Standing,
+        waiting: Waiting,
+        config: &Config,
+    ) -> Self {
         let log = Log::new(log, standing.clone(), config);
         let warm = Warm { views, standing, time_limit: config.redis_limit() };
         let filler = Filler::new(warm.clone(), log.clone());
-        Self { warm, log, filler, folds: Flights::new() }
+        let token_wait = config.token_wait();
+        Self { warm, log, filler, folds: Flights::new(), waiting, token_wait }
+    }
+
+    pub(crate) fn partitions(&self) -> Partitions {
+        self.warm.standing.partitions
+    }
+
+    pub(crate) fn partition_of(&self, id: PostId) -> Partition {
+        self.warm.views.partition_of(id)
     }
 
     /// The post that a slug names, or named: that never changes within a life of the store.
@@ -108,7 +129,7 @@ impl Reads {
         let post = Post::of(&found, reader);
         match (&post.sight, post.freshness.source) {
             // It may have been published since. That one is not there, only the log can say.
-            (Sight::Nothing, Source::Redis) => self.refold(id, reader).await,
+            (Sight::Nothing, Source::Redis) => self.refold(id, reader, Demand::Nothing).await,
             (Sight::Nothing, Source::Log | Source::Memory) => known_to_be_nothing(post),
             (Sight::Page(_) | Sight::Gone, _) => Ok(post),
         }
@@ -119,37 +140,76 @@ impl Reads {
         &self,
         id: PostId,
         reader: Option<&AuthorId>,
+        demand: Demand,
     ) -> Result<Post, ReadError> {
         // The projector brings the row up to date; a second hand would only be in its way.
-        let post = Post::of(&self.refold_under(id, None).await?, reader);
-        match post.sight {
-            Sight::Nothing => known_to_be_nothing(post),
-            Sight::Page(_) | Sight::Gone => Ok(post),
-        }
+        self.refold_with(id, reader, demand, None).await
+    }
+
+    /// The same, offered to a partition that has no row, with this watermark.
+    async fn refold_with(
+        &self,
+        id: PostId,
+        reader: Option<&AuthorId>,
+        demand: Demand,
+        mark: Option<Watermark>,
+    ) -> Result<Post, ReadError> {
+        let post = Post::of(&self.refold_under(id, mark, demand.position()).await?, reader);
+        let post = match post.sight {
+            Sight::Nothing => known_to_be_nothing(post)?,
+            Sight::Page(_) | Sight::Gone => post,
+        };
+        let is_met = demand.is_met_by_log(&post);
+        Ok(post.stale_if(!is_met))
     }
 
     /// A post: as Redis has it, or else as the log does.
     async fn find(&self, id: PostId) -> Result<Found, ReadError> {
+        match self.row(id).await {
+            (Some(found), _) => Ok(found),
+            (None, mark) => self.refold_under(id, mark, Position::ZERO).await,
+        }
+    }
+
+    /// A post as Redis has it; if it lacks the row alone, the watermark under which one can be offered.
+    async fn row(&self, id: PostId) -> (Option<Found>, Option<Watermark>) {
         let answer = self.warm.answer(self.warm.views.row(id)).await;
         let found = answer.unwrap_or_default();
         match (self.warm.valid(found.watermark), found.row) {
             (Some(mark), Some(row)) => {
                 let stale = found.quarantined.is_some();
                 let freshness = Freshness::now(mark.point.position, Source::Redis, stale);
-                Ok(Found { row: Some(row), incarnation: mark.incarnation, freshness })
+                (Some(Found { row: Some(row), incarnation: mark.incarnation, freshness }), None)
             }
-            (mark, _) => self.refold_under(id, mark).await,
+            (mark, _) => (None, mark),
         }
     }
 
-    async fn refold_under(&self, id: PostId, mark: Option<Watermark>) -> Result<Found, ReadError> {
+    async fn refold_under(
+        &self,
+        id: PostId,
+        mark: Option<Watermark>,
+        needed: Position,
+    ) -> Result<Found, ReadError> {
         let partition = self.warm.views.partition_of(id);
         let marks: Marks = mark.into_iter().map(|mark| (partition, mark)).collect();
-        let refold = self.fold(vec![id], marks).await?;
+        let refold = self.fold_up_to(needed, vec![id], marks).await?;
         let stale = refold.unreadable.contains(&id);
         let freshness = Freshness::now(refold.as_of, Source::Log, stale);
         let row = refold.rows.get(&id).cloned();
         Ok(Found { row, incarnation: refold.incarnation, freshness })
+    }
+
+    /// Folds pages from the log. One fold that has been joined may have begun before the events up to `needed`
+    /// were recorded; the next begins after that, if they ever were.
+    async fn fold_up_to(
+        &self,
+        needed: Position,
+        ids: Vec<PostId>,
+        marks: Marks,
+    ) -> Result<Arc<Refold>, ReadError> {
+        let refold = self.fold(ids.clone(), marks.clone()).await?;
+        if refold.as_of >= needed { Ok(refold) } else { self.fold(ids, marks).await }
     }
 
     /// Folds pages from the log, once for all who ask for the same at the same time, and offers them to

@@ -21,15 +21,32 @@ impl Warm {
         &self,
         question: impl Future<Output = Result<T, ViewsError>>,
     ) -> Option<T> {
-        if self.standing.redis_is_silent() {
+        let redis = &self.standing.redis;
+        if redis.is_open() {
             return None;
         }
         // The connection has a limit of its own for each exchange, but while it is being made anew a
         // question would wait for all attempts.
         let why = match timeout(self.time_limit, question).await {
-            Ok(Ok(answer)) => return Some(answer),
-            Ok(Err(error)) => error.to_string(),
-            Err(_elapsed) => "no answer in time".to_owned(),
+            Ok(Ok(answer)) => {
+                redis.succeeded();
+                return Some(answer);
+            }
+            Ok(Err(ViewsError::Redis(error))) => {
+                let why = error.to_string();
+                if error.is_connection_refusal() {
+                    redis.refused(&why);
+                } else {
+                    redis.failed(&why);
+                }
+                why
+            }
+            // It is there, and what it has is no good.
+            Ok(Err(error @ (ViewsError::Malformed(_) | ViewsError::Json(_)))) => error.to_string(),
+            Err(_elapsed) => {
+                redis.failed("no answer in time");
+                "no answer in time".to_owned()
+            }
         };
         metrics::counter!("redis_failures_total").increment(1);
         // Once for each reader would be too often for a warning; whoever watches both servers gives it.

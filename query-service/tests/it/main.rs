@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test itself may")]
 
+mod breakers;
+mod bulkhead;
 mod drafts;
 mod lists;
 mod memory;
@@ -15,3 +17,4 @@ mod rows;
 mod slugs;
 mod stampede;
 mod support;
+mod tokens;

@@ -180,8 +180,10 @@ async fn views_of_another_version_are_not_believed() {
     let blog = Blog::start_without_memory().await;
     blog.publish("writing").await;
     blog.project().await;
-    blog.begin_epochs_named(|| "v1-an-older-program".to_owned()).await;
-    let page = blog.reader().get("/posts/writing").await;
-    assert_eq!((page.status, page.source()), (200, "log"));
-    assert_eq!(blog.reader().get("/posts").await.status, 503);
+    for epoch in ["v1-an-older-program", "v999-a-newer-program"] {
+        blog.begin_epochs_named(|| epoch.to_owned()).await;
+        let page = blog.reader().get("/posts/writing").await;
+        assert_eq!((page.status, page.source()), (200, "log"), "{epoch}");
+        assert_eq!(blog.reader().get("/posts").await.status, 503, "{epoch}");
+    }
 }

@@ -42,7 +42,7 @@ async fn a_stampede_on_a_cold_post_reads_the_log_once() {
     let mut block = sqlx::Connection::begin(&mut blocker).await.unwrap();
     sqlx::query("LOCK TABLE events").execute(&mut *block).await.unwrap();
     let reader = Reader::new(http.parse().unwrap());
-    let readers = (0..200).map(|_| reader.get(&page));
+    let readers = (0..1000).map(|_| reader.get(&page));
     let release = async {
         tokio::time::sleep(Duration::from_millis(1500)).await;
         block.rollback().await.unwrap();

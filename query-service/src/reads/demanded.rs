@@ -1,0 +1,64 @@
+//! What is read for those who show what they have seen: the views have a moment to come as far, and then it
+//! is folded from the log.
+
+use std::time::Duration;
+
+use domain::{AuthorId, Partition, Position, PostId};
+use futures::future::join_all;
+
+use super::{ReadError, Reads};
+use crate::demand::Demand;
+use crate::post::{Post, Sight};
+
+impl Reads {
+    /// A post that includes what is demanded, or says that it is stale.
+    pub(crate) async fn post_with(
+        &self,
+        id: PostId,
+        reader: Option<&AuthorId>,
+        demand: Demand,
+    ) -> Result<Post, ReadError> {
+        let Demand::UpTo { incarnation, position } = demand else {
+            return self.post(id, reader).await;
+        };
+        let (mut found, mut mark) = self.row(id).await;
+        let mut post = found.map(|found| Post::of(&found, reader));
+        let is_behind = |post: &Post| post.incarnation == incarnation && !post.includes(position);
+        if post.as_ref().is_some_and(is_behind)
+            && self.reached(incarnation, &[(self.partition_of(id), position)]).await
+        {
+            (found, mark) = self.row(id).await;
+            post = found.map(|found| Post::of(&found, reader));
+        }
+        // As everywhere: that it is not there, only the log can say.
+        let post = post.filter(|post| !matches!(post.sight, Sight::Nothing));
+        if let Some(post) = post.as_ref().filter(|post| demand.is_met_by(post)) {
+            return Ok(post.clone());
+        }
+        let of_earlier_life = post.as_ref().is_some_and(|post| post.incarnation > incarnation);
+        match (self.refold_with(id, reader, demand, mark).await, post) {
+            (Ok(folded), _) => Ok(folded.stale_if(of_earlier_life)),
+            // Better than nothing.
+            (Err(ReadError::Unavailable), Some(post)) => Ok(post.stale_if(true)),
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Waits a moment until the views have reached these positions, of the store's present life.
+    pub(super) async fn reached(
+        &self,
+        incarnation: u32,
+        positions: &[(Partition, Position)],
+    ) -> bool {
+        if incarnation != self.warm.standing.incarnation() || self.token_wait == Duration::ZERO {
+            return false;
+        }
+        let reach = |(partition, position): &(Partition, Position)| {
+            self.waiting.reached(incarnation, *partition, *position, self.token_wait)
+        };
+        let reached = join_all(positions.iter().map(reach)).await.into_iter().all(|one| one);
+        let outcome = if reached { "reached" } else { "timed_out" };
+        metrics::counter!("token_waits_total", "outcome" => outcome).increment(1);
+        reached
+    }
+}

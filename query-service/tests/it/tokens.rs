@@ -1,0 +1,219 @@
+//! Who shows what they have seen is told no less.
+
+use std::time::Duration;
+
+use domain::{Position, PostId};
+use http_api::ConsistencyToken;
+use testkit::{eventually, own_postgres, shared};
+
+use crate::lists::slugs_of;
+use crate::support::{Answer, Blog, WITHOUT_MEMORY, create_store};
+
+/// So long that within a test only an announcement ends anything.
+const LONG_MEMORY: [&str; 2] = ["--memory-ms", "60000"];
+const LONG_WAIT: [&str; 2] = ["--token-wait-ms", "10000"];
+const NO_WAIT: [&str; 2] = ["--token-wait-ms", "0"];
+
+#[tokio::test]
+async fn a_page_waits_for_the_views_and_is_then_read_from_them() {
+    let blog = Blog::start_with(&[WITHOUT_MEMORY, LONG_WAIT].concat()).await;
+    let id = blog.publish("writing").await;
+    blog.project().await;
+    let position = blog.revise_title(id, "On reading").await;
+    let token = blog.token(1, id, position);
+    let project = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        blog.project().await;
+    };
+    let (answer, ()) = tokio::join!(get(&blog, "/posts/writing", &token), project);
+    assert_eq!((answer.status, answer.source(), answer.is_stale()), (200, "redis", false));
+    assert_eq!(answer.json()["title"], "On reading");
+    assert_eq!(answer.header("cache-control"), "private, no-store");
+}
+
+#[tokio::test]
+async fn a_page_that_the_views_do_not_reach_in_time_is_folded_from_the_log() {
+    for options in [&[][..], &NO_WAIT] {
+        let blog = Blog::start_with(options).await;
+        let id = blog.publish("writing").await;
+        blog.project().await;
+        assert_eq!(blog.reader().get("/posts/writing").await.status, 200);
+        let position = blog.revise_title(id, "On reading").await;
+        let token = blog.token(1, id, position);
+        for address in ["/posts/writing", "/post/writing", &format!("/posts/{id}")] {
+            let answer = get(&blog, address, &token).await;
+            assert_eq!((answer.source(), answer.is_stale()), ("log", false), "{address}");
+            assert_eq!(answer.json()["title"], "On reading");
+        }
+        let cookie = format!("a=b; consistency={token}");
+        let answer = blog.reader().get_with("/posts/writing", "cookie", &cookie).await;
+        assert_eq!((answer.source(), &answer.json()["title"]), ("log", &"On reading".into()));
+        assert_ne!(blog.reader().get("/posts/writing").await.source(), "log", "it waited");
+    }
+}
+
+#[tokio::test]
+async fn memory_answers_a_token_if_it_has_seen_as_much() {
+    let blog = Blog::start_with(&[LONG_MEMORY, NO_WAIT].concat()).await;
+    let id = blog.publish("writing").await;
+    let position = blog.revise_title(id, "On reading").await;
+    blog.project().await;
+    eventually("the page is kept", async || {
+        blog.reader().get("/posts/writing").await.source() == "memory"
+    })
+    .await;
+    let kept = get(&blog, "/posts/writing", &blog.token(1, id, position)).await;
+    assert_eq!((kept.source(), kept.is_stale()), ("memory", false));
+    assert_eq!(kept.header("cache-control"), "private, no-store");
+    let of_no_partition = ConsistencyToken { incarnation: 1, positions: [].into() };
+    let kept = get(&blog, "/posts/writing", &of_no_partition).await;
+    assert_eq!((kept.source(), kept.header("cache-control")), ("memory", "private, no-store"));
+
+    let later = blog.revise_title(id, "On other things").await;
+    let answer = get(&blog, "/posts/writing", &blog.token(1, id, later)).await;
+    assert_eq!((answer.source(), &answer.json()["title"]), ("log", &"On other things".into()));
+}
+
+#[tokio::test]
+async fn memory_tells_nobody_with_a_token_that_nothing_is_there() {
+    let blog = Blog::start_with(&LONG_MEMORY).await;
+    blog.project().await;
+    assert_eq!(blog.reader().get("/posts/writing").await.status, 404);
+    let id = blog.publish("writing").await;
+    let of_no_partition = ConsistencyToken { incarnation: 1, positions: [].into() };
+    assert_eq!(get(&blog, "/posts/writing", &of_no_partition).await.status, 200);
+    assert_eq!(get(&blog, &format!("/posts/{id}"), &of_no_partition).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_token_of_an_earlier_life_is_answered_from_the_log_as_stale() {
+    let blog = Blog::start_with(&LONG_WAIT).await;
+    let id = blog.publish("writing").await;
+    blog.project().await;
+    let answer = get(&blog, "/posts/writing", &blog.token(0, id, Position(1))).await;
+    assert_eq!((answer.status, answer.source(), answer.is_stale()), (200, "log", true));
+    // Of one that this process has not heard of, the log may know.
+    let answer = get(&blog, "/posts/writing", &blog.token(2, id, Position(1))).await;
+    assert_eq!((answer.status, answer.source(), answer.is_stale()), (200, "log", false));
+}
+
+#[tokio::test]
+async fn a_token_that_nobody_was_given_gets_a_page_that_is_stale() {
+    let blog = Blog::start_with(&NO_WAIT).await;
+    let id = blog.publish("writing").await;
+    blog.project().await;
+    let answer = get(&blog, "/posts/writing", &blog.token(1, id, Position(1 << 40))).await;
+    assert_eq!((answer.status, answer.source(), answer.is_stale()), (200, "log", true));
+}
+
+#[tokio::test]
+async fn a_token_that_is_garbage_is_refused_in_the_header_and_passed_over_in_a_cookie() {
+    let blog = Blog::start().await;
+    blog.publish("writing").await;
+    blog.project().await;
+    for address in ["/posts/writing", "/post/writing", "/posts"] {
+        let answer = blog.reader().get_with(address, "consistency-token", "x").await;
+        assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_request"), "{address}");
+        let answer = blog.reader().get_with(address, "cookie", "consistency=x").await;
+        assert_eq!((answer.status, answer.is_stale()), (200, false), "{address}");
+        assert_eq!(answer.header("cache-control"), "private, no-store");
+    }
+    let anne = blog.reader().as_author("anne");
+    assert_eq!(anne.get_with("/me/posts", "consistency-token", "x").await.status, 400);
+}
+
+#[tokio::test]
+async fn a_list_waits_for_all_partitions_and_says_if_one_is_still_behind() {
+    let blog = Blog::start_with(&LONG_WAIT).await;
+    let first = blog.publish("first").await;
+    blog.project().await;
+    let second = blog.publish("second").await;
+    let head = Position(4);
+    let token = blog.token(1, second, head);
+    let project = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        blog.project().await;
+    };
+    let (list, ()) = tokio::join!(get(&blog, "/posts", &token), project);
+    assert_eq!((slugs_of(&list), list.is_stale()), (both(), false));
+
+    let impatient = Blog::start_with(&NO_WAIT).await;
+    impatient.publish("first").await;
+    impatient.project().await;
+    let token = impatient.token(1, first, Position(1 << 40));
+    for token in [token, impatient.token(0, first, Position(1))] {
+        let list = get(&impatient, "/posts", &token).await;
+        assert_eq!((slugs_of(&list), list.is_stale()), (vec!["first".to_owned()], true));
+        let anne = impatient.reader().as_author("anne");
+        let own = anne.get_with("/me/posts", "consistency-token", &token.to_string()).await;
+        assert_eq!((own.status, own.is_stale()), (200, true));
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_kept_without_redis_and_admits_what_it_lacks_without_postgres() {
+    let mut postgres = own_postgres().await;
+    postgres.ensure_database("blog").await.unwrap();
+    let url = postgres.url("blog");
+    create_store(url.clone()).await.unwrap();
+    let (redis, redis_url) = shared().redis_proxy();
+    let blog = Blog::start_behind(&url, &url, &redis_url, &[]).await;
+    let id = blog.publish("writing").await;
+    blog.project().await;
+    assert_eq!(blog.reader().get("/posts/writing").await.status, 200);
+    let position = blog.revise_title(id, "On reading").await;
+    let token = blog.token(1, id, position);
+
+    redis.cut();
+    let answer = get(&blog, "/posts/writing", &token).await;
+    assert_eq!((answer.source(), &answer.json()["title"]), ("log", &"On reading".into()));
+    redis.restore();
+    eventually("Redis is asked again", async || {
+        blog.reader().as_author("bob").get("/posts/writing").await.source() == "redis"
+    })
+    .await;
+    postgres.stop().await.unwrap();
+    let answer = get(&blog, "/posts/writing", &token).await;
+    assert_eq!((answer.status, answer.source(), answer.is_stale()), (200, "redis", true));
+    redis.cut();
+    eventually("the page is shown as it was", async || {
+        let answer = get(&blog, "/posts/writing", &token).await;
+        (answer.status, answer.source(), answer.is_stale()) == (200, "memory", true)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn refusals_and_redirects_tell_how_fresh_they_are() {
+    let blog = Blog::start_with(&WITHOUT_MEMORY).await;
+    let (moved, deleted) = (blog.publish("early").await, blog.publish("waiting").await);
+    let draft = blog.draft("secret").await;
+    blog.move_to(moved, "late").await;
+    blog.delete(deleted).await;
+    blog.project().await;
+    for (address, status) in [
+        ("/posts/early", 301),
+        ("/posts/waiting", 410),
+        (&format!("/posts/{draft}"), 404),
+        (&format!("/posts/{}", crate::support::new_id()), 404),
+    ] {
+        let answer = blog.reader().get(address).await;
+        assert_eq!(answer.status, status, "{address}");
+        assert!(answer.header("freshness").starts_with("position="), "{answer:?}");
+    }
+}
+
+fn both() -> Vec<String> {
+    vec!["second".to_owned(), "first".to_owned()]
+}
+
+async fn get(blog: &Blog, address: &str, token: &ConsistencyToken) -> Answer {
+    blog.reader().get_with(address, "consistency-token", &token.to_string()).await
+}
+
+impl Blog {
+    /// A token that demands a position of a post's partition.
+    fn token(&self, incarnation: u32, id: PostId, position: Position) -> ConsistencyToken {
+        ConsistencyToken::new(incarnation, self.views.partition_of(id), position)
+    }
+}
