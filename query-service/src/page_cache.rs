@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
-use domain::{Claim, PostId, Slug};
+use domain::{Claim, Position, PostId, Slug};
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder};
 
@@ -51,7 +51,7 @@ struct Inner {
     standing: Standing,
     /// What surrounds every route puts these on its answer.
     added: HeaderMap,
-    posts: Flights<(PostId, Moment), Result<Arc<Post>, ReadError>>,
+    posts: Flights<(PostId, Moment, Position), Result<Arc<Post>, ReadError>>,
     slugs: Flights<(Slug, Moment), Result<Option<Claim>, ReadError>>,
 }
 
@@ -105,13 +105,14 @@ impl PageCache {
         if let Some(kept) = self.fresh(id) {
             return Ok(Seen::kept(&kept));
         }
-        self.read_post(id, read).await
+        self.read_post(id, Position::ZERO, read).await
     }
 
-    /// The same where what is kept is known not to do.
+    /// The same where what is kept is known not to do, for it lacks what happened at a position.
     pub(crate) async fn read_post<F>(
         &self,
         id: PostId,
+        lacks: Position,
         read: impl FnOnce() -> F,
     ) -> Result<Seen, ReadError>
     where
@@ -124,11 +125,14 @@ impl PageCache {
             let (memory, read_at, read) = (self.clone(), Instant::now(), read());
             async move {
                 let post = Arc::new(read.await?);
-                memory.keep(id, post.clone(), moment, read_at);
+                // It may have been read by somebody who had begun before that moment.
+                if post.begun >= read_at {
+                    memory.keep(id, post.clone(), moment, read_at);
+                }
                 Ok(post)
             }
         };
-        let post = self.inner.posts.join(&(id, moment), begin).await;
+        let post = self.inner.posts.join(&(id, moment, lacks), begin).await;
         post.unwrap_or(Err(ReadError::Unavailable)).map(Seen::just_read)
     }
 
@@ -232,8 +236,8 @@ impl PageCache {
 
     fn keep(&self, id: PostId, post: Arc<Post>, moment: Moment, read_at: Instant) {
         let newer = |kept: Arc<Kept>| kept.post.position > post.position;
-        // Of two reads in one moment the one that saw more may end first.
-        if !self.is_on() || self.fresh(id).is_some_and(newer) {
+        // Of two reads the one that saw more may end first.
+        if !self.is_on() || self.kept(id).is_some_and(newer) {
             return;
         }
         let headers = match &post.sight {

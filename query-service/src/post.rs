@@ -1,5 +1,7 @@
 //! A post as one may see it who asks for it.
 
+use std::time::Instant;
+
 use axum::http::HeaderValue;
 use bytes::Bytes;
 use domain::{AuthorId, Position, Slug};
@@ -18,6 +20,8 @@ pub(crate) struct Post {
     pub(crate) incarnation: u32,
     /// As it was read: what is kept of it grows old.
     pub(crate) freshness: Freshness,
+    /// When it began to be read.
+    pub(crate) begun: Instant,
 }
 
 #[derive(Debug, Clone)]
@@ -56,7 +60,8 @@ impl Post {
             }
             Some(StoredRow { page: Some(_draft), .. }) => Sight::Nothing,
         };
-        Self { sight, position, incarnation: found.incarnation, freshness: found.freshness }
+        let Found { incarnation, freshness, begun, .. } = *found;
+        Self { sight, position, incarnation, freshness, begun }
     }
 
     /// Whether everything that happened to the post up to a position is in it.

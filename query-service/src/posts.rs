@@ -83,7 +83,7 @@ async fn answer(
             count_read("page", STALE);
             copy
         }
-        Err(error @ ReadError::Unreadable) => return Err(error.into()),
+        Err(error @ (ReadError::Withheld | ReadError::Unreadable)) => return Err(error.into()),
     };
     match &post.sight {
         Sight::Page(page) => match asked.elsewhere(page) {
@@ -117,12 +117,16 @@ impl Asked {
             },
         };
         let seen = self.post(service, id).await?;
-        let Sight::Page(page) = &seen.post.sight else { return Ok(Some((id, seen))) };
-        if self.elsewhere(page).is_none() || seen.post.includes(claimed) {
+        let is_settled = match &seen.post.sight {
+            Sight::Page(page) => self.elsewhere(page).is_none(),
+            Sight::Gone => true,
+            Sight::Nothing => false,
+        };
+        if is_settled || seen.post.includes(claimed) {
             return Ok(Some((id, seen)));
         }
-        // A row that has not seen the claim would lead from the new slug back to the old one.
-        self.refold(service, id).await.map(|seen| Some((id, seen)))
+        // What has not seen the claim would lead from the new slug back to the old one, or nowhere.
+        self.refold(service, id, claimed).await.map(|seen| Some((id, seen)))
     }
 
     async fn claim(
@@ -168,16 +172,21 @@ impl Asked {
         }
     }
 
-    async fn refold(&self, service: &Service, id: PostId) -> Result<Seen, ReadError> {
+    async fn refold(
+        &self,
+        service: &Service,
+        id: PostId,
+        claimed: Position,
+    ) -> Result<Seen, ReadError> {
         let reads = service.reads.clone();
         match self.reader.audience() {
             Audience::Everybody => {
-                let read = || async move { reads.refold(id, None, Demand::Nothing).await };
-                service.memory.read_post(id, read).await
+                let read = || async move { reads.refold(id, None, Demand::Nothing, claimed).await };
+                service.memory.read_post(id, claimed, read).await
             }
             Audience::OneReader => {
                 let demand = self.reader.demand(service, id).unwrap_or(Demand::Nothing);
-                let post = reads.refold(id, self.draft_reader(), demand).await;
+                let post = reads.refold(id, self.draft_reader(), demand, claimed).await;
                 post.map(|post| Seen::just_read(post.into()))
             }
         }

@@ -203,5 +203,11 @@ fn page(position: u64, body: &str) -> Post {
         is_draft: false,
     };
     let freshness = Freshness::now(Position(position), Source::Redis, false);
-    Post { sight: Sight::Page(page), position: Position(position), incarnation: 1, freshness }
+    Post {
+        sight: Sight::Page(page),
+        position: Position(position),
+        incarnation: 1,
+        freshness,
+        begun: Instant::now(),
+    }
 }

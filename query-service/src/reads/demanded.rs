@@ -31,15 +31,17 @@ impl Reads {
             post = found.map(|found| Post::of(&found, reader));
         }
         // As everywhere: that it is not there, only the log can say.
-        let post = post.filter(|post| !matches!(post.sight, Sight::Nothing));
+        let is_withheld = post.as_ref().is_some_and(|post| matches!(post.sight, Sight::Nothing));
+        let post = post.filter(|_| !is_withheld);
         if let Some(post) = post.as_ref().filter(|post| demand.is_met_by(post)) {
             return Ok(post.clone());
         }
         let of_earlier_life = post.as_ref().is_some_and(|post| post.incarnation > incarnation);
-        match (self.refold_with(id, reader, demand, mark).await, post) {
+        match (self.refold_with(id, reader, demand, Position::ZERO, mark).await, post) {
             (Ok(folded), _) => Ok(folded.stale_if(of_earlier_life)),
             // Better than nothing.
             (Err(ReadError::Unavailable), Some(post)) => Ok(post.stale_if(true)),
+            (Err(error), None) if is_withheld => Err(error.withholding()),
             (Err(error), _) => Err(error),
         }
     }

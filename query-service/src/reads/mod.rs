@@ -11,7 +11,7 @@ mod warm;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use domain::{AuthorId, Claim, Partition, Partitions, Position, PostId, Slug};
 use event_log::EventLog;
@@ -49,6 +49,8 @@ pub(crate) struct Found {
     pub(crate) row: Option<StoredRow>,
     pub(crate) incarnation: u32,
     pub(crate) freshness: Freshness,
+    /// When it began to be read: it may lack what happened after that.
+    pub(crate) begun: Instant,
 }
 
 /// Why there is no answer.
@@ -56,6 +58,8 @@ pub(crate) struct Found {
 pub(crate) enum ReadError {
     /// Nothing that could answer does so in time.
     Unavailable,
+    /// The same, and the views say that there is nothing to be shown: no older copy is, either.
+    Withheld,
     /// The post holds an event that this program cannot read, and before that there was nothing to show.
     Unreadable,
 }
@@ -63,7 +67,7 @@ pub(crate) enum ReadError {
 impl From<ReadError> for Problem {
     fn from(error: ReadError) -> Self {
         match error {
-            ReadError::Unavailable => {
+            ReadError::Unavailable | ReadError::Withheld => {
                 Self::unavailable("what you ask for cannot be looked up at the moment", 1)
             }
             ReadError::Unreadable => Self::internal(),
@@ -78,6 +82,7 @@ struct Refold {
     as_of: Position,
     rows: HashMap<PostId, StoredRow>,
     unreadable: HashSet<PostId>,
+    begun: Instant,
 }
 
 type Marks = HashMap<Partition, Watermark>;
@@ -129,21 +134,26 @@ impl Reads {
         let post = Post::of(&found, reader);
         match (&post.sight, post.freshness.source) {
             // It may have been published since. That one is not there, only the log can say.
-            (Sight::Nothing, Source::Redis) => self.refold(id, reader, Demand::Nothing).await,
+            (Sight::Nothing, Source::Redis) => {
+                let refold = self.refold(id, reader, Demand::Nothing, Position::ZERO).await;
+                refold.map_err(ReadError::withholding)
+            }
             (Sight::Nothing, Source::Log | Source::Memory) => known_to_be_nothing(post),
             (Sight::Page(_) | Sight::Gone, _) => Ok(post),
         }
     }
 
-    /// The same from the log, where what Redis has does not settle the question.
+    /// The same from the log, where what Redis has does not settle the question; with what happened up to the
+    /// position where it claimed its slug.
     pub(crate) async fn refold(
         &self,
         id: PostId,
         reader: Option<&AuthorId>,
         demand: Demand,
+        claimed: Position,
     ) -> Result<Post, ReadError> {
         // The projector brings the row up to date; a second hand would only be in its way.
-        self.refold_with(id, reader, demand, None).await
+        self.refold_with(id, reader, demand, claimed, None).await
     }
 
     /// The same, offered to a partition that has no row, with this watermark.
@@ -152,9 +162,11 @@ impl Reads {
         id: PostId,
         reader: Option<&AuthorId>,
         demand: Demand,
+        claimed: Position,
         mark: Option<Watermark>,
     ) -> Result<Post, ReadError> {
-        let post = Post::of(&self.refold_under(id, mark, demand.position()).await?, reader);
+        let needed = demand.position().max(claimed);
+        let post = Post::of(&self.refold_under(id, mark, needed).await?, reader);
         let post = match post.sight {
             Sight::Nothing => known_to_be_nothing(post)?,
             Sight::Page(_) | Sight::Gone => post,
@@ -173,13 +185,15 @@ impl Reads {
 
     /// A post as Redis has it; if it lacks the row alone, the watermark under which one can be offered.
     async fn row(&self, id: PostId) -> (Option<Found>, Option<Watermark>) {
+        let begun = Instant::now();
         let answer = self.warm.answer(self.warm.views.row(id)).await;
         let found = answer.unwrap_or_default();
         match (self.warm.valid(found.watermark), found.row) {
             (Some(mark), Some(row)) => {
                 let stale = found.quarantined.is_some();
                 let freshness = Freshness::now(mark.point.position, Source::Redis, stale);
-                (Some(Found { row: Some(row), incarnation: mark.incarnation, freshness }), None)
+                let incarnation = mark.incarnation;
+                (Some(Found { row: Some(row), incarnation, freshness, begun }), None)
             }
             (mark, _) => (None, mark),
         }
@@ -197,7 +211,7 @@ impl Reads {
         let stale = refold.unreadable.contains(&id);
         let freshness = Freshness::now(refold.as_of, Source::Log, stale);
         let row = refold.rows.get(&id).cloned();
-        Ok(Found { row, incarnation: refold.incarnation, freshness })
+        Ok(Found { row, incarnation: refold.incarnation, freshness, begun: refold.begun })
     }
 
     /// Folds pages from the log. One fold that has been joined may have begun before the events up to `needed`
@@ -217,8 +231,9 @@ impl Reads {
     async fn fold(&self, ids: Vec<PostId>, marks: Marks) -> Result<Arc<Refold>, ReadError> {
         let (log, filler, asked) = (self.log.clone(), self.filler.clone(), ids.clone());
         let fold = async move || {
+            let begun = Instant::now();
             let folded = log.fold(&asked).await?;
-            let refold = Refold::try_from(&folded)?;
+            let refold = Refold::of(&folded, begun)?;
             filler.offer(folded, &marks);
             Ok(Arc::new(refold))
         };
@@ -226,10 +241,17 @@ impl Reads {
     }
 }
 
-impl TryFrom<&Folded> for Refold {
-    type Error = ReadError;
+impl ReadError {
+    fn withholding(self) -> Self {
+        match self {
+            Self::Unavailable | Self::Withheld => Self::Withheld,
+            Self::Unreadable => Self::Unreadable,
+        }
+    }
+}
 
-    fn try_from(folded: &Folded) -> Result<Self, ReadError> {
+impl Refold {
+    fn of(folded: &Folded, begun: Instant) -> Result<Self, ReadError> {
         let stored = folded.rows.iter().map(|(id, row)| Ok((*id, StoredRow::try_from(row)?)));
         let rows: Result<_, serde_json::Error> = stored.collect();
         Ok(Self {
@@ -237,6 +259,7 @@ impl TryFrom<&Folded> for Refold {
             as_of: folded.as_of,
             rows: rows.map_err(|_| ReadError::Unreadable)?,
             unreadable: folded.unreadable.clone(),
+            begun,
         })
     }
 }

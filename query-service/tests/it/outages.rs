@@ -113,6 +113,37 @@ async fn warm_pages_and_lists_are_served_while_postgres_is_down() {
 }
 
 #[tokio::test]
+async fn a_post_that_was_taken_back_is_not_shown_from_memory_while_postgres_is_down() {
+    let database = database().await;
+    let (postgres, database_url) = shared().postgres_proxy(database.name());
+    let redis_url = shared().redis_url;
+    let blog = Blog::start_behind(database.url(), &database_url, &redis_url, &[]).await;
+    let id = blog.publish("writing").await;
+    blog.project().await;
+    eventually("the page is kept", async || {
+        blog.reader().get("/posts/writing").await.source() == "memory"
+    })
+    .await;
+    blog.unpublish(id).await;
+    postgres.cut();
+    blog.project().await;
+
+    eventually("the page is withheld", async || {
+        blog.reader().get("/posts/writing").await.status == 503
+    })
+    .await;
+    for address in ["writing".to_owned(), id.to_string()] {
+        let answer = blog.reader().get(&format!("/posts/{address}")).await;
+        assert_eq!((answer.status, answer.code().as_str()), (503, "unavailable"));
+    }
+    postgres.restore();
+    eventually("it is known not to be there", async || {
+        blog.reader().get("/posts/writing").await.status == 404
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn without_redis_and_postgres_pages_are_served_as_they_were_last_seen() {
     let database = database().await;
     let (redis, redis_url) = shared().redis_proxy();
