@@ -170,7 +170,11 @@ async fn discard(
     };
     writeln!(out, "The event at position {position} is left out from now on.")?;
     match stream_id.parse::<PostId>() {
-        Ok(id) => retry(log, views, id, position, out).await,
+        Ok(id) => {
+            let noted = on_record(log, Which::Post(id)).await?;
+            let last = noted.iter().map(|entry| entry.position).max().unwrap_or(position);
+            retry(log, views, id, last, out).await
+        }
         Err(_) => Ok(()),
     }
 }

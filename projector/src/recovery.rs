@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use domain::{Partition, Point, Position, PostId};
-use event_log::Touched;
+use event_log::{Touched, Unreadable};
 use read_model::{Fill, Flag, Guarded, NewEpoch, Watermark};
 use uuid::Uuid;
 
@@ -209,7 +209,9 @@ impl Projection {
                 // Just now: the pages are folded again without.
                 continue;
             }
-            let set_aside = folded.unreadable.iter().filter_map(|page| {
+            // An event that the watermark has not reached is yet to be applied, and sets its page aside then.
+            let reached = |page: &&Unreadable| page.position <= watermark.point.position;
+            let set_aside = folded.unreadable.iter().filter(reached).filter_map(|page| {
                 Some((page.stream_id.parse().ok()?, Flag::Quarantined(page.position)))
             });
             let fill = Fill {
