@@ -15,9 +15,9 @@
 --       12 flags                   an id on each line, and behind a space the position of the event for which
 --                                  the page is quarantined, or nothing if it is released, or in a run `?` if
 --                                  it must be quarantined already
---       13… nine for each row: id, position, state, slug, created, card, content, memberships (the name of
---           a list, a tab and the place in it, each on a line; empty for none), and the event that the page is
---           quarantined for, if the row was folded up to the one before it
+--       13… ten for each row: id, position, state, slug, created, card, content, html, memberships (the name
+--           of a list, a tab and the place in it, each on a line; empty for none), and the event that the page
+--           is quarantined for, if the row was folded up to the one before it
 --
 -- Answers 1, or the watermark that was found (nothing if there is none); then nothing was written.
 
@@ -54,7 +54,7 @@ end
 
 -- What is stored gives way only to what is newer. A row of another epoch counts as absent. Tells whether
 -- this one has been stored.
-local function put_row(key, position, state, slug, created, card, content)
+local function put_row(key, position, state, slug, created, card, content, html)
     local before = redis.call('HMGET', key, 'epoch', 'position')
     if before[1] == epoch and tonumber(before[2]) >= tonumber(position) then
         return false
@@ -62,7 +62,7 @@ local function put_row(key, position, state, slug, created, card, content)
     -- All fields, so nothing of the row before stays. No DEL: Redis refuses a script for want of memory only
     -- at its first write, and only if that one takes some.
     redis.call('HSET', key, 'epoch', epoch, 'position', position, 'state', state,
-        'slug', slug, 'created', created, 'card', card, 'content', content)
+        'slug', slug, 'created', created, 'card', card, 'content', content, 'html', html)
     if state == 'deleted' then
         redis.call('PERSIST', key)
     else
@@ -104,12 +104,12 @@ end
 local some_are_quarantined = redis.call('EXISTS', KEYS[4]) == 1
 
 for i = 5, #KEYS do
-    local a = 13 + (i - 5) * 9
+    local a = 13 + (i - 5) * 10
     -- A quarantined page stays as it was before the event that cannot be folded.
     local held = some_are_quarantined and redis.call('HGET', KEYS[4], ARGV[a])
     -- Where the row is newer, the lists went with it.
-    if (not held or held == ARGV[a + 8]) and put_row(KEYS[i], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5], ARGV[a + 6]) then
-        put_in_lists(ARGV[a], ARGV[a + 1], ARGV[a + 7])
+    if (not held or held == ARGV[a + 9]) and put_row(KEYS[i], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5], ARGV[a + 6], ARGV[a + 7]) then
+        put_in_lists(ARGV[a], ARGV[a + 1], ARGV[a + 8])
     end
 end
 if ARGV[11] ~= '' then

@@ -8,13 +8,14 @@ mod announcements;
 mod guard;
 mod keys;
 mod lists;
+pub mod markdown;
 mod post_page;
 mod row;
 mod views;
 mod waiting;
 
 /// Counts up when the same events come to give another view.
-pub const VIEW_VERSION: u32 = 2;
+pub const VIEW_VERSION: u32 = 3;
 
 pub use announcements::{Announcements, Heard};
 pub use guard::{Judgement, Watermark, judge};
@@ -22,5 +23,7 @@ pub use keys::{KeySpace, PrefixError};
 pub use lists::{ListName, Place};
 pub use post_page::{PostCard, PostPage};
 pub use row::{Row, StoredPage, StoredRow, fold_histories, fold_pages};
-pub use views::{Advance, Fill, Flag, FoundRow, Guarded, ListPart, NewEpoch, Views, ViewsError};
+pub use views::{
+    Advance, Fill, Flag, FoundHtml, FoundRow, Guarded, ListPart, NewEpoch, Views, ViewsError,
+};
 pub use waiting::{Waiting, WatchTask, waiting};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use chrono::DateTime;
 use domain::{Claim, Partition, Partitions, Point, Position, PostId, Slug};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -11,6 +12,7 @@ use redis::{Expiry, IntoConnectionInfo, Pipeline, Script, Value};
 use crate::guard::Watermark;
 use crate::keys::KeySpace;
 use crate::lists::{ListName, Place, memberships};
+use crate::markdown::to_html;
 use crate::row::{Row, StoredPage, StoredRow};
 
 const WATERMARK: [&str; 5] = ["incarnation", "epoch", "position", "event", "unfilled"];
@@ -21,6 +23,7 @@ const STALL_LIMIT: Duration = Duration::from_secs(5);
 const KEPT_SECONDS: i64 = 7 * 24 * 3600;
 
 const CARD: [&str; 6] = ["epoch", "position", "state", "slug", "created", "card"];
+const HTML: [&str; 3] = ["epoch", "card", "html"];
 
 /// The views of one store. Clones share one connection, which comes back by itself.
 #[derive(Debug, Clone)]
@@ -70,6 +73,15 @@ pub struct FoundRow {
     pub row: Option<StoredRow>,
     /// The event for which the page is set aside. Nothing from there on is in its row.
     pub quarantined: Option<Position>,
+}
+
+/// The text of a post as HTML, as it was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FoundHtml {
+    /// How far the partition had come, read before the text.
+    pub watermark: Option<Watermark>,
+    /// The card of the page that the text belongs to, and the text. `None` for a post that was deleted, too.
+    pub text: Option<(Bytes, Bytes)>,
 }
 
 /// Rows of one partition that were folded from the log.
@@ -183,6 +195,33 @@ impl Views {
     /// The same without the texts of the posts, which are empty in what comes back: a list shows none.
     pub async fn cards(&self, ids: &[PostId]) -> Result<Vec<FoundRow>, ViewsError> {
         self.answer_rows(&self.ask_for_rows(ids, &CARD)).await
+    }
+
+    /// The texts of these posts as HTML. They are kept beside the pages, for nobody who reads JSON needs them.
+    pub async fn texts(&self, ids: &[PostId]) -> Result<Vec<FoundHtml>, ViewsError> {
+        let mut pipe = redis::pipe();
+        for id in ids {
+            let partition = self.partition_of(*id);
+            pipe.hmget(self.keys.watermark(partition), &WATERMARK);
+            pipe.hmget(self.keys.post(partition, *id), &HTML);
+        }
+        let mut answers = self.ask(&pipe).await?.into_iter();
+        let mut texts = Vec::with_capacity(ids.len());
+        while let (Some(mark), Some(row)) = (answers.next(), answers.next()) {
+            let watermark = watermark(mark)?;
+            let epoch = watermark.as_ref().map(|mark| mark.epoch.as_bytes());
+            let mut fields = values::<Vec<u8>>(row)?.into_iter().flatten();
+            let text = match (fields.next(), fields.next(), fields.next()) {
+                (Some(of_epoch), Some(card), Some(html))
+                    if Some(&of_epoch[..]) == epoch && !card.is_empty() =>
+                {
+                    Some((card.into(), html.into()))
+                }
+                _ => None,
+            };
+            texts.push(FoundHtml { watermark, text });
+        }
+        Ok(texts)
     }
 
     fn ask_for_rows(&self, ids: &[PostId], fields: &[&str]) -> Pipeline {
@@ -433,8 +472,9 @@ impl Views {
                     .arg(page.slug.as_ref().map_or("", Slug::as_str))
                     .arg(page.created_at.timestamp_micros())
                     .arg(&page.card[..])
-                    .arg(&page.content[..]),
-                None => call.arg("deleted").arg("").arg("").arg("").arg(""),
+                    .arg(&page.content[..])
+                    .arg(row.page.as_ref().map_or_else(String::new, |page| to_html(&page.content))),
+                None => call.arg("deleted").arg("").arg("").arg("").arg("").arg(""),
             };
             let flag = flags.iter().find(|(flagged, _)| flagged == id);
             call.arg(lists).arg(match flag {

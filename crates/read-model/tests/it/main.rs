@@ -9,4 +9,5 @@ mod interleavings;
 mod lists;
 mod quarantine;
 mod support;
+mod texts;
 mod waiting;

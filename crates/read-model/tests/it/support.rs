@@ -86,6 +86,13 @@ impl Store {
         self.views.row(id).await.unwrap().row
     }
 
+    /// The card and the text of a post.
+    pub(crate) async fn text(&self, post: &Post) -> Option<(String, String)> {
+        let text = self.views.texts(&[post.id]).await.unwrap().remove(0).text;
+        let string = |bytes: bytes::Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+        text.map(|(card, html)| (string(card), string(html)))
+    }
+
     /// Takes a row away, as Redis does when it runs short of memory.
     pub(crate) async fn evict(&self, post: &Post) {
         let partition = self.views.partition_of(post.id);
