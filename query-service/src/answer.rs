@@ -41,8 +41,8 @@ impl Audience {
     }
 }
 
-/// Who shows a token of either kind may be told something else.
-pub(crate) const VARY: &str = "Authorization, Consistency-Token, Cookie";
+/// Who shows a token of either kind may be told something else, and who looks with a browser in another form.
+pub(crate) const VARY: &str = "Accept, Authorization, Consistency-Token, Cookie";
 
 /// The tag of what one post's history gives: the same whether it was stored or folded anew.
 pub(crate) fn etag_of_row(incarnation: u32, position: Position) -> HeaderValue {

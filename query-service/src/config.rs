@@ -37,6 +37,15 @@ pub struct Config {
     #[arg(long, env = "INKSTREAM_HTTP_ADDRESS", default_value = "127.0.0.1:8081")]
     pub http_address: SocketAddr,
 
+    /// What addresses in feeds and on pages begin with: where readers reach this service from outside
+    #[arg(
+        long,
+        env = "INKSTREAM_PUBLIC_URL",
+        default_value = "http://127.0.0.1:8081",
+        value_parser = public_url,
+    )]
+    pub public_url: String,
+
     /// Where health and metrics are served
     #[arg(long, env = "INKSTREAM_OPS_ADDRESS", default_value = "127.0.0.1:9081")]
     pub ops_address: SocketAddr,
@@ -153,4 +162,13 @@ impl Config {
     pub fn log_limit(&self) -> Duration {
         Duration::from_millis(self.log_limit_ms)
     }
+}
+
+fn public_url(text: &str) -> Result<String, String> {
+    let url = text.trim_end_matches('/');
+    let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    if host.is_none_or(str::is_empty) || !url.chars().all(|c| c.is_ascii_graphic()) {
+        return Err("expected an address such as https://blog.example.org".to_owned());
+    }
+    Ok(url.to_owned())
 }

@@ -13,6 +13,7 @@ use futures::FutureExt as _;
 use futures::future::{Either, Map};
 use tower::Service;
 
+use crate::accept::Form;
 use crate::answer::IfNoneMatch;
 use crate::freshness::{Freshness, Source};
 use crate::metrics::Hits;
@@ -46,6 +47,10 @@ impl Front {
         let address = path.strip_prefix("/posts/")?;
         // What is said to pages of another origin depends on the origin.
         if !Reader::is_anybody(headers) || headers.contains_key(header::ORIGIN) {
+            return None;
+        }
+        // What is kept is JSON. A page for people is made from it further in.
+        if Form::wanted(headers) == Form::Html {
             return None;
         }
         // No slug is shaped like an id.

@@ -8,6 +8,11 @@ mod front;
 mod lists;
 mod posts;
 
+mod browser;
+mod feed;
+mod sitemap;
+
+mod accept;
 mod answer;
 mod breaker;
 mod cursor;
@@ -16,6 +21,7 @@ mod freshness;
 mod list_query;
 mod post;
 mod reader;
+mod site;
 
 mod metrics;
 mod page_cache;
@@ -41,6 +47,7 @@ pub use metrics::METRICS;
 use page_cache::{Listener, PageCache};
 use reads::Reads;
 use routes::Service;
+use site::Site;
 use standing::{Standing, Watch};
 
 /// What runs, and how it ends.
@@ -81,7 +88,12 @@ impl App {
         let reads = Reads::new(views.clone(), log.clone(), standing.clone(), waiting, &config);
         let added = layers::added_headers(&config.cors);
         let memory = PageCache::new(&config, standing.clone(), added);
-        let service = Service { memory: memory.clone(), reads: Arc::new(reads), tokens };
+        let service = Service {
+            memory: memory.clone(),
+            reads: Arc::new(reads),
+            tokens,
+            site: Site::new(&config.public_url),
+        };
         let request_limit = Duration::from_secs(config.request_seconds);
         let router = routes::routes(service, request_limit, &config.cors);
         let front = Front::new(memory.clone(), router);

@@ -14,13 +14,17 @@ use utoipa::openapi::path::{
     HttpMethod, Operation, OperationBuilder, Parameter, PathItem, PathItemBuilder,
 };
 use utoipa::openapi::schema::{ComponentsBuilder, ObjectBuilder, Type};
-use utoipa::openapi::{Header, InfoBuilder, OpenApi, Paths, PathsBuilder, RefOr};
+use utoipa::openapi::{
+    Content, Header, InfoBuilder, OpenApi, Paths, PathsBuilder, RefOr, Response,
+};
 
 use crate::list_query::{DEFAULT_LIMIT, MAX_LIMIT};
+use crate::site::Site;
 
 pub(crate) fn document() -> OpenApi {
     let about = "Answers every read. What is published can be read by everybody; a bearer token shows its \
-        author drafts as well.";
+        author drafts as well. What has a page for people is answered with it to whoever would rather have \
+        `text/html` than JSON, and so is every refusal.";
     let info = InfoBuilder::new()
         .title("Inkstream: reads")
         .version(env!("CARGO_PKG_VERSION"))
@@ -40,6 +44,8 @@ fn paths() -> Paths {
         .path("/posts/{address}", read(page()))
         .path("/me/posts", read(own_posts()))
         .path("/post/{slug}", read(article()))
+        .path(Site::FEED, read(feed()))
+        .path("/sitemap.xml", read(sitemap()))
         .build()
 }
 
@@ -126,7 +132,7 @@ fn posts() -> OperationBuilder {
         .securities(Some(token_optional()))
         .parameter(tag)
         .parameter(query("author", author, id));
-    refuse(operation, [of_lists(), general()].concat())
+    with_page(refuse(operation, [of_lists(), general()].concat()))
 }
 
 fn own_posts() -> OperationBuilder {
@@ -144,7 +150,50 @@ fn page() -> OperationBuilder {
         "The slug of the post, or its id; a draft has no address but its id",
         address,
     );
-    post("readPost", "Read a post", address, "Page")
+    with_page(post("readPost", "Read a post", address, "Page"))
+}
+
+fn feed() -> OperationBuilder {
+    let operation = asked("readFeed", "Follow what is published: the latest 20 posts as Atom")
+        .response("200", document_of("The feed", "application/atom+xml", own_headers()))
+        .response("304", bare("The reader has it already", own_headers()));
+    refuse(operation, general().into_iter().filter(|problem| problem.status() != 401))
+}
+
+fn sitemap() -> OperationBuilder {
+    let says = "For search engines: the addresses of the latest 50,000 posts";
+    let [_, may_keep, freshness] = own_headers();
+    let operation = OperationBuilder::new()
+        .operation_id(Some("readSitemap"))
+        .summary(Some(says))
+        .response("200", document_of("The sitemap", "application/xml", [may_keep, freshness]));
+    refuse(operation, general().into_iter().filter(|problem| problem.status() != 401))
+}
+
+/// An answer that is a text of this type.
+fn document_of<const N: usize>(
+    description: &str,
+    media_type: &str,
+    headers: [(&'static str, Header); N],
+) -> Response {
+    let mut response = bare(description, headers);
+    response.content.insert(media_type.to_owned(), text_content());
+    response
+}
+
+/// What comes with answers that are the same for everybody.
+fn own_headers() -> [(&'static str, Header); 3] {
+    let [etag, may_keep, _, freshness] = headers();
+    [etag, may_keep, freshness]
+}
+
+/// A read that has a page for people as well.
+fn with_page(operation: OperationBuilder) -> OperationBuilder {
+    let mut operation = operation.build();
+    if let Some(RefOr::T(response)) = operation.responses.responses.get_mut("200") {
+        response.content.insert("text/html".to_owned(), text_content());
+    }
+    operation.into()
 }
 
 fn article() -> OperationBuilder {
@@ -242,7 +291,13 @@ fn headers() -> [(&'static str, Header); 4] {
     [
         ("ETag", etag("Names these bytes, for `If-None-Match`")),
         ("Cache-Control", response_header(may_keep, text())),
-        ("Vary", response_header("Who shows a token may be told something else", text())),
+        (
+            "Vary",
+            response_header(
+                "What else the answer depends on: who asks, and for which form",
+                text(),
+            ),
+        ),
         freshness(),
     ]
 }
@@ -272,7 +327,14 @@ fn of_lists() -> Vec<Problem> {
 
 /// Every read can be asked for without its body as well.
 fn read(get: OperationBuilder) -> PathItem {
-    let get = get.build();
+    let mut get = get.build();
+    for response in get.responses.responses.values_mut() {
+        if let RefOr::T(response) = response
+            && response.content.contains_key("application/problem+json")
+        {
+            response.content.insert("text/html".to_owned(), text_content());
+        }
+    }
     let head = without_bodies(get.clone());
     PathItemBuilder::new().operation(HttpMethod::Get, get).operation(HttpMethod::Head, head).build()
 }
@@ -286,4 +348,8 @@ fn without_bodies(mut operation: Operation) -> Operation {
         }
     }
     operation
+}
+
+fn text_content() -> RefOr<Content> {
+    Content::new(Some(text())).into()
 }

@@ -6,17 +6,16 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::FromRef;
 use axum::http::{HeaderValue, header};
-use axum::middleware::map_response;
+use axum::middleware::{from_fn, map_response};
 use axum::response::Response;
 use axum::routing::get;
 use http_api::layers::surround;
 use http_api::{CorsArgs, TokenVerifier};
 
-use crate::lists;
-use crate::openapi;
 use crate::page_cache::PageCache;
-use crate::posts;
 use crate::reads::Reads;
+use crate::site::Site;
+use crate::{browser, feed, lists, openapi, posts, sitemap};
 
 /// What handlers work with.
 #[derive(Debug, Clone)]
@@ -24,6 +23,7 @@ pub(crate) struct Service {
     pub(crate) memory: PageCache,
     pub(crate) reads: Arc<Reads>,
     pub(crate) tokens: TokenVerifier,
+    pub(crate) site: Site,
 }
 
 impl FromRef<Service> for TokenVerifier {
@@ -38,12 +38,17 @@ pub(crate) const PAGE: &str = "/posts/{address}";
 /// `GET` here takes `HEAD` as well.
 pub(crate) fn routes(service: Service, time_limit: Duration, cors: &CorsArgs) -> Router {
     let routes = Router::new()
-        .route("/posts", get(lists::posts))
-        .route(PAGE, get(posts::page))
+        .route("/", get(browser::root))
+        .route("/posts", get(browser::list))
+        .route(PAGE, get(browser::page))
         .route("/me/posts", get(lists::own_posts))
         .route("/post/{slug}", get(posts::article))
+        .route(Site::FEED, get(feed::feed))
+        .route("/sitemap.xml", get(sitemap::sitemap))
+        .route("/assets/{name}", get(browser::asset))
         .merge(http_api::openapi::serve(openapi::document()));
     surround(routes, time_limit, cors)
+        .layer(from_fn(browser::problems_as_pages))
         .layer(map_response(store_only_what_may_be))
         .with_state(service)
 }

@@ -7,6 +7,7 @@ mod filler;
 pub(crate) mod flights;
 mod list;
 mod log;
+mod texts;
 mod warm;
 
 use std::collections::{HashMap, HashSet};
@@ -29,6 +30,7 @@ use log::{Folded, Log};
 use warm::Warm;
 
 pub(crate) use list::List;
+pub(crate) use texts::rendered;
 
 /// Reads posts and lists of them.
 #[derive(Debug)]

@@ -5,6 +5,8 @@
 mod breakers;
 mod bulkhead;
 mod drafts;
+mod feed;
+mod html;
 mod lists;
 mod memory;
 mod metrics;

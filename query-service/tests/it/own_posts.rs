@@ -26,7 +26,7 @@ async fn an_author_finds_all_their_posts_drafts_included_latest_first() {
         ["third-published", "third", "second-published", "second", "first-published", "first"]
     );
     assert_eq!(answer.header("cache-control"), "private, no-store");
-    assert_eq!(answer.header("vary"), "Authorization, Consistency-Token, Cookie");
+    assert_eq!(answer.header("vary"), "Accept, Authorization, Consistency-Token, Cookie");
     assert_eq!((answer.source(), answer.is_stale()), ("redis", false));
     assert_eq!(own(&anne, "?status=draft").await, ["third", "second", "first"]);
     assert_eq!(

@@ -23,8 +23,13 @@ impl Blog {
     }
 
     async fn draft_as(&self, author: &str, slug: &str, tags: &[&str]) -> PostId {
+        self.write(author, slug, json!({"content": "Begin.", "tags": tags})).await
+    }
+
+    /// A draft with more to it than a title.
+    pub(crate) async fn write(&self, author: &str, slug: &str, mut content: Value) -> PostId {
         let id = new_id();
-        let content = json!({"title": format!("On {slug}"), "content": "Begin.", "tags": tags});
+        content["title"] = json!(format!("On {slug}"));
         let author = json!({"id": author, "name": author});
         self.record(id, json!({"drafted": {"author": author, "content": content, "slug": slug}}))
             .await;

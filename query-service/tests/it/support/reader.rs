@@ -9,6 +9,8 @@ use serde_json::Value;
 
 use super::{SECRET, author};
 
+const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+
 #[derive(Clone)]
 pub(crate) struct Reader {
     client: reqwest::Client,
@@ -73,6 +75,21 @@ impl Reader {
         self.send(self.client.get(self.url(path)).header(name, value)).await
     }
 
+    /// As a browser asks for a page.
+    pub(crate) async fn browse(&self, path: &str) -> Answer {
+        self.get_with(path, "accept", BROWSER).await
+    }
+
+    pub(crate) async fn browse_head(&self, path: &str) -> Answer {
+        self.ask_with(Method::HEAD, path, ("accept", BROWSER)).await
+    }
+
+    /// The same, by one that has a page with this tag.
+    pub(crate) async fn browse_unless(&self, path: &str, etag: &str) -> Answer {
+        let request = self.client.get(self.url(path)).header(header::ACCEPT, BROWSER);
+        self.send(request.header(header::IF_NONE_MATCH, etag)).await
+    }
+
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
@@ -96,6 +113,12 @@ impl Answer {
     /// Empty if it is not there.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The names in all lines of `Vary`.
+    pub(crate) fn varies_by(&self, name: &str) -> bool {
+        let lines = self.headers.get_all("vary").iter().map(|line| line.to_str().unwrap());
+        lines.flat_map(|line| line.split(',')).any(|by| by.trim().eq_ignore_ascii_case(name))
     }
 
     /// What the answer was made from.

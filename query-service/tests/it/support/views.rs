@@ -118,6 +118,16 @@ impl Blog {
         assert_eq!(removed, 1, "there was no such row");
     }
 
+    /// Puts another text beside a page in Redis.
+    pub(crate) async fn replace_text(&self, id: PostId, html: &str) {
+        let (prefix, partition) = (&self.settings.prefix, self.views.partition_of(id));
+        let client = redis::Client::open(self.settings.redis_url.as_str()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let key = format!("{{{prefix}:{partition}}}:post:{id}");
+        let added: u32 = connection.hset(key, "html", html).await.unwrap();
+        assert_eq!(added, 0, "there was no text");
+    }
+
     /// A post as the log has it.
     pub(crate) async fn row(&self, id: PostId) -> Row {
         self.rows(&[id]).await.remove(0).1

@@ -1,0 +1,57 @@
+//! The texts of posts as HTML: as Redis keeps them, or rendered anew where it has none that belongs to the page.
+
+use bytes::Bytes;
+use domain::PostId;
+use read_model::{PostCard, markdown};
+
+use super::{Marks, ReadError, Reads};
+
+impl Reads {
+    /// The text of each of these pages, where Redis has it: of just this page, no older and no newer.
+    pub(crate) async fn kept_texts(&self, cards: &[PostCard]) -> Vec<Option<Bytes>> {
+        let ids: Vec<PostId> = cards.iter().map(|card| card.id).collect();
+        let found = self.warm.answer(self.warm.views.texts(&ids)).await.unwrap_or_default();
+        let mut texts = found.into_iter();
+        let text = |card: &PostCard| {
+            let found = texts.next()?;
+            self.warm.valid(found.watermark)?;
+            let (of_card, html) = found.text?;
+            let is_of_page = serde_json::from_slice::<PostCard>(&of_card).ok()? == *card;
+            is_of_page.then_some(html)
+        };
+        cards.iter().map(text).collect()
+    }
+
+    /// The text of each of these pages. `None` for one that has changed or gone meanwhile, or cannot be read.
+    pub(crate) async fn texts(&self, cards: &[PostCard]) -> Result<Vec<Option<Bytes>>, ReadError> {
+        let mut texts = self.kept_texts(cards).await;
+        let lacking = |text: &Option<Bytes>| text.is_none();
+        let missing: Vec<PostId> = cards
+            .iter()
+            .zip(&texts)
+            .filter(|(_, text)| lacking(text))
+            .map(|(card, _)| card.id)
+            .collect();
+        if missing.is_empty() {
+            return Ok(texts);
+        }
+        let refold = self.fold(missing, Marks::new()).await?;
+        for (card, text) in cards.iter().zip(&mut texts).filter(|(_, text)| lacking(text)) {
+            let Some(page) = refold.rows.get(&card.id).and_then(|row| row.page.as_ref()) else {
+                continue;
+            };
+            let is_same =
+                serde_json::from_slice::<PostCard>(&page.card).is_ok_and(|of| of == *card);
+            if let (true, Ok(content)) = (is_same, serde_json::from_slice(&page.content)) {
+                *text = Some(rendered(content).await?);
+            }
+        }
+        Ok(texts)
+    }
+}
+
+/// Renders the text of a post, where other readers do not have to wait for it: a long one takes a while.
+pub(crate) async fn rendered(content: String) -> Result<Bytes, ReadError> {
+    let html = tokio::task::spawn_blocking(move || markdown::to_html(&content)).await;
+    html.map(Bytes::from).map_err(|_| ReadError::Unreadable)
+}
