@@ -10,7 +10,7 @@ BUILT := $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 LAUNCHER := $(BUILT)/inkstream-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run tour token test test-shell fuzz check deny bench
+.PHONY: help setup run tour token test test-shell fuzz browser check deny bench
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ test-shell: setup ## Open a shell beside servers for tests, to run `cargo test` 
 fuzz: setup ## Ask both services what their OpenAPI documents allow, and more, on servers started for it
 	cargo build --workspace --bins
 	@exec $(TARGET)/debug/inkstream-dev with-servers -- dev/fuzz.sh
+
+browser: setup ## Look at the pages for people with Chromium; pictures go to target/browser
+	cargo build -p command-service -p projector -p query-service -p dev --bins
+	@exec $(TARGET)/debug/inkstream-dev with-servers -- dev/browser.sh
 
 check: setup ## Check formatting and lints
 	cargo fmt --check
