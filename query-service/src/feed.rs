@@ -25,7 +25,7 @@ pub(crate) async fn feed(
     State(service): State<Service>,
     known: IfNoneMatch,
 ) -> Result<Response, Problem> {
-    let list = service.reads.list(&ListName::Published, None, ENTRIES).await?;
+    let list = service.reads.list(&ListName::Published, None, ENTRIES, None).await?;
     count_read("feed", list.freshness.source.name());
     let cards: Result<Vec<PostCard>, _> =
         list.cards.iter().map(|card| serde_json::from_slice(card)).collect();

@@ -28,7 +28,7 @@ const BEHIND: &str = "</urlset>\n";
 pub(crate) async fn sitemap(State(service): State<Service>) -> Result<Response, Problem> {
     // Once the first part is there, the answer has begun. Should a later part fail, the connection ends without
     // the end of the answer, which nobody takes for a shorter sitemap.
-    let first = service.reads.list(&ListName::Published, None, AT_A_TIME).await?;
+    let first = service.reads.list(&ListName::Published, None, AT_A_TIME, None).await?;
     count_read("sitemap", first.freshness.source.name());
     let freshness = first.freshness.to_header();
     let site = service.site.clone();
@@ -39,7 +39,8 @@ pub(crate) async fn sitemap(State(service): State<Service>) -> Result<Response, 
             let next = match list.next {
                 Some(after) if number < MAX_ADDRESSES / AT_A_TIME => {
                     let reads: &Reads = &service.reads;
-                    let list = reads.list(&ListName::Published, Some(after), AT_A_TIME).await?;
+                    let list =
+                        reads.list(&ListName::Published, Some(after), AT_A_TIME, None).await?;
                     Some((list, number + 1))
                 }
                 _ => None,
