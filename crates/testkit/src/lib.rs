@@ -10,7 +10,9 @@ mod process;
 mod service;
 
 mod kafka;
+mod moving_slot;
 mod postgres;
+mod redis_cluster;
 mod redis_server;
 
 mod database;
@@ -24,13 +26,17 @@ mod topics;
 pub use database::TestDatabase;
 pub use eventually::{eventually, eventually_within};
 pub use kafka::{Kafka, KafkaOptions, Proxied};
-pub use own::{own_kafka, own_kafka_behind_proxy, own_postgres, own_redis, own_redis_with};
+pub use moving_slot::MovingSlot;
+pub use own::{
+    own_kafka, own_kafka_behind_proxy, own_postgres, own_redis, own_redis_cluster, own_redis_with,
+};
 pub use place::{Place, data_path, remove_leftovers, workspace_root};
 pub use ports::{free_port, require_free};
 pub use postgres::{Postgres, PostgresOptions};
 pub use process::{Launch, Process, Signal};
 pub use proxy::{Proxy, Way};
 pub use recorded::{expect_recorded, expect_recorded_below};
+pub use redis_cluster::{RedisCluster, connection_to};
 pub use redis_server::{Redis, RedisOptions};
 pub use service::{service_binary, service_process};
 pub use shared::{KAFKA, KAFKA_PROXIED, POSTGRES_URL, REDIS_URL, Shared, shared, unique_name};

@@ -2,7 +2,8 @@
 //! with them.
 
 use crate::{
-    Kafka, KafkaOptions, Place, Postgres, PostgresOptions, Proxied, Proxy, Redis, RedisOptions,
+    Kafka, KafkaOptions, Place, Postgres, PostgresOptions, Proxied, Proxy, Redis, RedisCluster,
+    RedisOptions,
 };
 
 /// # Panics
@@ -43,6 +44,15 @@ pub async fn own_redis_with(settings: &[(&str, &str)]) -> Redis {
         settings: settings.collect(),
     };
     Redis::start(options).await.expect("the test's own Redis did not start")
+}
+
+/// Three masters, each with a replica to take its place, or without.
+///
+/// # Panics
+///
+/// If it does not start.
+pub async fn own_redis_cluster(with_replicas: bool) -> RedisCluster {
+    RedisCluster::start(3, with_replicas).await.expect("the test's own cluster did not start")
 }
 
 /// # Panics
