@@ -28,7 +28,8 @@ pub struct Config {
     )]
     pub database_connections: u32,
 
-    /// Where the views are, whose progress a client may wait for: redis://host:port
+    /// Where the views are, whose progress a client may wait for: redis://host:port; a Redis Cluster by some of
+    /// its nodes: redis+cluster://user:password@host:port,host:port
     #[arg(long, env = "INKSTREAM_REDIS_URL", hide_env_values = true)]
     pub redis_url: Secret,
 

@@ -3,9 +3,8 @@
 //! What happens here may happen twice, late, or in two processes at once. The guard lets each event in once
 //! and in order, or answers where the views stand; then the events are looked at again from there.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use anyhow::Context;
 use domain::{Message, Partition, Position};
 use event_log::EventLog;
 use read_model::{Judgement, Views, Watermark, judge};
@@ -26,6 +25,9 @@ pub struct Projection {
     /// Where the views stood when they were last heard of. Only a hint: the guard knows.
     pub(crate) watermarks: HashMap<Partition, Watermark>,
     pub(crate) halted: Halted,
+    /// Partitions whose views could not be read or written, while those of others could: the one node of a
+    /// cluster is away that has them, or they move to another. Looked for again once a second.
+    pub(crate) away: BTreeSet<Partition>,
     pub(crate) filled: Filled,
 }
 
@@ -43,15 +45,20 @@ enum Step {
 
 impl Projection {
     pub fn new(log: EventLog, views: Views, halted: Halted) -> Self {
-        Self { log, views, watermarks: HashMap::new(), halted, filled: Filled::default() }
+        let (watermarks, away, filled) = Default::default();
+        Self { log, views, watermarks, halted, away, filled }
     }
 
     /// Brings what waits into the views. After an error the rest still waits, and may be tried again: what is
-    /// wrong with one partition keeps none of the others waiting.
+    /// wrong with one partition keeps none of the others waiting. What waits for one that is away is let go:
+    /// the log has it.
     pub async fn apply(&mut self, waiting: &mut Waiting) -> anyhow::Result<()> {
         loop {
-            waiting
-                .retain(|partition, queue| !queue.is_empty() && !self.halted.contains(*partition));
+            waiting.retain(|partition, queue| {
+                !queue.is_empty()
+                    && !self.halted.contains(*partition)
+                    && !self.away.contains(partition)
+            });
             if waiting.is_empty() {
                 return Ok(());
             }
@@ -61,6 +68,9 @@ impl Projection {
             let mut runs = Vec::new();
             let mut outcome = Ok(());
             for (partition, queue) in waiting.iter_mut() {
+                if self.away.contains(partition) {
+                    continue;
+                }
                 match self.next_step(*partition, queue).await {
                     Ok(Step::Nothing) => {}
                     Ok(Step::Apply(run)) => runs.push((*partition, run)),
@@ -91,7 +101,8 @@ impl Projection {
     ) -> anyhow::Result<()> {
         while let Some(watermark) = self.watermarks.get(&partition) {
             let from = watermark.point;
-            if from.position >= to || self.halted.contains(partition) {
+            let cannot_move = self.halted.contains(partition) || self.away.contains(&partition);
+            if from.position >= to || cannot_move {
                 return Ok(());
             }
             let run = self.read_run(partition, from).await?;
@@ -100,13 +111,6 @@ impl Projection {
             }
             self.advance(vec![(partition, run)]).await?;
         }
-        Ok(())
-    }
-
-    pub(crate) async fn look_up_watermarks(&mut self) -> anyhow::Result<()> {
-        let found = self.views.watermarks().await.context("reading the watermarks")?;
-        let partitions = self.log.partitions().all();
-        self.watermarks = partitions.zip(found).filter_map(|(p, mark)| Some((p, mark?))).collect();
         Ok(())
     }
 

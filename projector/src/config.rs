@@ -14,7 +14,8 @@ pub struct Config {
     #[arg(long, env = "INKSTREAM_DATABASE_URL", hide_env_values = true)]
     pub database_url: Secret,
 
-    /// Where the views are: a `redis://` URL
+    /// Where the views are: redis://user:password@host:port; a Redis Cluster by some of its nodes:
+    /// redis+cluster://user:password@host:port,host:port
     #[arg(long, env = "INKSTREAM_REDIS_URL", hide_env_values = true)]
     pub redis_url: Secret,
 
@@ -71,7 +72,7 @@ pub struct QuarantineArgs {
     #[arg(long, env = "INKSTREAM_DATABASE_URL", hide_env_values = true)]
     pub database_url: Secret,
 
-    /// Where the views are: a `redis://` URL
+    /// Where the views are: a `redis://` or `redis+cluster://` URL
     #[arg(long, env = "INKSTREAM_REDIS_URL", hide_env_values = true)]
     pub redis_url: Secret,
 

@@ -2,6 +2,7 @@
 //! where Kafka has a gap, is silent, or Redis has lost what it held.
 
 mod apply;
+mod away;
 pub mod config;
 mod consumer;
 mod halted;

@@ -96,7 +96,12 @@ impl Projection {
         standstill: &mut Standstill,
         patience: Duration,
     ) -> anyhow::Result<()> {
-        self.look_up_watermarks().await?;
+        // Nowhere else does one come back, so that nobody forgets what it lacks.
+        let away = std::mem::take(&mut self.away);
+        if let Err(error) = self.look_up_watermarks().await {
+            self.away = away;
+            return Err(error);
+        }
         let mut outcome = Ok(());
         for (partition, head) in self.log.partitions().all().zip(&heads.points) {
             let watermark = self.watermarks.get(&partition).cloned();
@@ -107,9 +112,12 @@ impl Projection {
             };
             gauge(metrics::HEAD, head.position);
             gauge(metrics::UNFILLED, unfilled.unwrap_or_default());
-            let incarnation = heads.incarnation;
+            if self.away.contains(&partition) {
+                continue;
+            }
+            let (place, is_back) = ((partition, *head), away.contains(&partition));
             let compared =
-                self.compare_one((partition, *head), incarnation, standstill, patience).await;
+                self.compare_one(place, heads.incarnation, is_back, standstill, patience).await;
             // What is wrong with one keeps no other behind.
             outcome = outcome.and(compared);
         }
@@ -121,6 +129,7 @@ impl Projection {
         &mut self,
         (partition, head): (Partition, Point),
         incarnation: u32,
+        is_back: bool,
         standstill: &mut Standstill,
         patience: Duration,
     ) -> anyhow::Result<()> {
@@ -136,7 +145,9 @@ impl Projection {
             return Ok(());
         }
         let behind = at.position < head.position;
-        let silent = behind && standstill.lasts(partition, at.position, patience);
+        let stands = behind && standstill.lasts(partition, at.position, patience);
+        // What Kafka brought while its views were away was let go.
+        let silent = stands || (behind && is_back);
         let odd = another_life || (!behind && at != head);
         if another_version {
             tracing::info!(partition = %partition, "The views of partition {partition} are of another version");
@@ -173,7 +184,11 @@ impl Projection {
                 .context("a partition that the store has not")?,
             found: self.watermarks.remove(&partition),
         };
-        match self.views.begin_epoch(&new).await.context("beginning a new epoch")? {
+        let begun = match self.views.begin_epoch(&new).await {
+            Ok(begun) => begun,
+            Err(error) => return self.leave_out(vec![(partition, error)]).await,
+        };
+        match begun {
             Guarded::Written => {
                 let position = new.head.position;
                 tracing::info!(partition = %partition, "Began a new epoch of partition {partition} at {position}");
@@ -190,10 +205,9 @@ impl Projection {
     pub fn unfilled(&self) -> impl Iterator<Item = (Partition, Position)> {
         let unfilled =
             |(partition, mark): (&Partition, &Watermark)| Some((*partition, mark.unfilled_below?));
-        self.watermarks
-            .iter()
-            .filter_map(unfilled)
-            .filter(|(partition, _)| !self.halted.contains(*partition))
+        self.watermarks.iter().filter_map(unfilled).filter(|(partition, _)| {
+            !self.halted.contains(*partition) && !self.away.contains(partition)
+        })
     }
 
     /// Fills a part of what is missing from a partition, newest first.
@@ -224,7 +238,11 @@ impl Projection {
                 rows: folded.rows.into_iter().filter(|(_, row)| row.position < below).collect(),
                 unfilled_below: Some(lowest),
             };
-            match self.views.fill_part(&fill, below).await.context("filling views")? {
+            let filled = match self.views.fill_part(&fill, below).await {
+                Ok(filled) => filled,
+                Err(error) => return self.leave_out(vec![(partition, error)]).await,
+            };
+            match filled {
                 Guarded::Written => {
                     self.note_filled(partition, events, lowest);
                     return Ok(());

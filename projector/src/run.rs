@@ -133,7 +133,8 @@ impl ProjectTask {
                 }
             };
             match done {
-                Ok(()) => self.redis.ready(),
+                Ok(()) if self.projection.away.is_empty() => self.redis.ready(),
+                Ok(()) => self.redis.not_ready("the views of some partitions do not answer"),
                 Err(error) => {
                     let error = format!("{error:#}");
                     tracing::warn!(error, "The views could not be brought up to date: {error}");

@@ -83,7 +83,7 @@ impl Projection {
         mut runs: Vec<(Partition, Run)>,
     ) -> anyhow::Result<Vec<(Partition, Point)>> {
         runs.retain(|(_, run)| !run.is_empty());
-        let mut before = self.rows_before(&runs).await?;
+        let mut before = self.rows_before_those_there(&mut runs).await?;
         let mut planned = Vec::with_capacity(runs.len());
         for (partition, run) in runs {
             let watermark = self.watermarks.get(&partition).context("a run without a watermark")?;
@@ -142,7 +142,15 @@ impl Projection {
             planned.into_iter().map(|run| (run.advance, (run.events, run.oldest))).unzip();
         let answers = self.views.advance(&advances).await.context("writing views")?;
         let mut moved = Vec::with_capacity(advances.len());
+        let mut failed = Vec::new();
         for ((advance, answer), (events, oldest)) in advances.iter().zip(answers).zip(counted) {
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(error) => {
+                    failed.push((advance.partition, error));
+                    continue;
+                }
+            };
             if answer == Guarded::Written {
                 moved.push((advance.partition, advance.to));
                 ::metrics::counter!(metrics::EVENTS).increment(events as u64);
@@ -153,7 +161,29 @@ impl Projection {
             }
             self.take_note(advance, answer);
         }
+        if !failed.is_empty() {
+            self.leave_out(failed).await?;
+        }
         Ok(moved)
+    }
+
+    /// What the runs meet. Those of partitions that turn out to be away are dropped.
+    async fn rows_before_those_there(
+        &mut self,
+        runs: &mut Vec<(Partition, Run)>,
+    ) -> anyhow::Result<Before> {
+        loop {
+            let error = match self.rows_before(runs).await {
+                Ok(before) => return Ok(before),
+                Err(error) => error,
+            };
+            self.look_up_watermarks().await?;
+            let all = runs.len();
+            runs.retain(|(partition, _)| !self.away.contains(partition));
+            if runs.len() == all {
+                return Err(error);
+            }
+        }
     }
 
     /// The rows that the runs change, as they are before, and which pages are set aside.

@@ -25,7 +25,8 @@ pub struct Config {
     )]
     pub database_connections: u32,
 
-    /// The Redis with the views: redis://user:password@host:port
+    /// The Redis with the views: redis://user:password@host:port; a Redis Cluster by some of
+    /// its nodes: redis+cluster://user:password@host:port,host:port
     #[arg(long, env = "INKSTREAM_REDIS_URL", hide_env_values = true)]
     pub redis_url: Secret,
 

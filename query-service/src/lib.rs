@@ -37,7 +37,7 @@ use anyhow::Context as _;
 use event_log::{EventLog, PoolSettings};
 use http_api::TokenVerifier;
 use http_api::layers;
-use read_model::{Announcements, KeySpace, Views, WatchTask};
+use read_model::{KeySpace, Views, WatchTask};
 use service_runtime::{Ops, Readiness, Server, Tasks};
 use sqlx::PgPool;
 
@@ -78,8 +78,6 @@ impl App {
         let standing = Standing::new(store);
         let keys = KeySpace::new(&config.redis_prefix).context("INKSTREAM_REDIS_PREFIX")?;
         let url = config.redis_url.reveal();
-        let announcements =
-            Announcements::new(url, &keys).context("INKSTREAM_REDIS_URL cannot be used")?;
         let views = Views::new(url, keys, store.partitions, config.redis_limit())
             .context("INKSTREAM_REDIS_URL cannot be used")?;
 
@@ -99,7 +97,7 @@ impl App {
         let front = Front::new(memory.clone(), router);
         let http =
             Server::bind(config.http_address, front, config.drain.limit_for_requests()).await?;
-        let listener = Listener { memory: memory.clone(), announcements };
+        let listener = Listener { memory: memory.clone(), announcements: views.announcements() };
         let watch = Watch { standing, views, log, memory, check: readiness.check("reads") };
         Ok(Self { http, ops, listener, watch, watermarks, tasks })
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use domain::Partitions;
 use event_log::{EventLog, Store};
-use read_model::Views;
+use read_model::{Views, ViewsError};
 use service_runtime::Check;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
@@ -58,7 +58,7 @@ impl Watch {
             self.tell(answers(&redis_answers), answers(&postgres_answers));
         };
         let redis = self.standing.redis.watch(
-            || self.views.watermarks(),
+            || self.some_views(),
             |answer| {
                 redis_answers.store(answer.is_some(), Ordering::Relaxed);
                 tell();
@@ -77,6 +77,19 @@ impl Watch {
         let watching = async { tokio::join!(redis, postgres, self.measure()) };
         stop.run_until_cancelled(watching).await;
         Ok(())
+    }
+
+    /// Whether there are any: where a part of a cluster is away, the rest still helps.
+    async fn some_views(&self) -> Result<(), ViewsError> {
+        let answers = self.views.watermarks_that_answer().await;
+        let mut silent = None;
+        for answer in answers {
+            match answer {
+                Ok(_) => return Ok(()),
+                Err(error) => silent = Some(error),
+            }
+        }
+        silent.map_or(Ok(()), Err)
     }
 
     /// One of them is enough for pages: warm ones need no Postgres, and none needs Redis.

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use domain::{PostId, Slug};
 use futures::StreamExt as _;
-use redis::{IntoConnectionInfo, RedisError, Value};
+use redis::{RedisError, Value};
 use tokio::time::{interval, timeout};
 
-use crate::keys::KeySpace;
-use crate::views::ViewsError;
+use crate::views::Views;
 
 /// How often Redis is asked whether it is still there, and how long it has to answer: a connection that
 /// stalls tells nothing, and so looks like one on which nothing happens.
@@ -19,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(1);
 /// Announcements of one store's views.
 #[derive(Debug, Clone)]
 pub struct Announcements {
-    client: redis::Client,
+    views: Views,
     channel: String,
 }
 
@@ -33,17 +32,15 @@ pub enum Heard {
 }
 
 impl Announcements {
-    /// Prepares to listen to Redis at `url`.
-    pub fn new(url: &str, keys: &KeySpace) -> Result<Self, ViewsError> {
-        let client = redis::Client::open(url.into_connection_info()?)?;
-        Ok(Self { client, channel: keys.announcements() })
+    pub(crate) fn new(views: Views, channel: String) -> Self {
+        Self { views, channel }
     }
 
     /// Connects, and tells what is heard until the connection breaks; the reason comes back. Whoever wants
     /// to hear more calls again.
     pub async fn hear(&self, mut tell: impl FnMut(Heard)) -> RedisError {
         let heard = async {
-            let pubsub = in_time(self.client.get_async_pubsub()).await?;
+            let pubsub = in_time(self.views.listener()?.get_async_pubsub()).await?;
             let (mut sink, mut messages) = pubsub.split();
             in_time(sink.subscribe(&self.channel)).await?;
             tell(Heard::Beginning);

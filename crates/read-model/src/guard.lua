@@ -1,6 +1,6 @@
 -- The guard: lets events into the views of one partition once, in order, or says what stands in the way.
 --
--- KEYS  1 watermark  2 listed  3 lists  4 quarantined  5… one row each
+-- KEYS  1 watermark  2 listed  3 lists  4 quarantined  5 never (no such key)  6… one row each
 -- ARGV  1 mode       `advance`: the rows follow from the events behind the watermark
 --                    `fill`: the rows were folded from the log as of a position
 --       2 incarnation  3 epoch     refused unless they are the watermark's
@@ -103,8 +103,8 @@ for id, position in string.gmatch(ARGV[12], '(%S+) (%d*)\n') do
 end
 local some_are_quarantined = redis.call('EXISTS', KEYS[4]) == 1
 
-for i = 5, #KEYS do
-    local a = 13 + (i - 5) * 10
+for i = 6, #KEYS do
+    local a = 13 + (i - 6) * 10
     -- A quarantined page stays as it was before the event that cannot be folded.
     local held = some_are_quarantined and redis.call('HGET', KEYS[4], ARGV[a])
     -- Where the row is newer, the lists went with it.

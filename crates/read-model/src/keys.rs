@@ -56,6 +56,13 @@ impl KeySpace {
         format!("{}quarantined", self.of(partition))
     }
 
+    /// No key at all, and there never is one: a script that names it is refused as a whole while the slot moves
+    /// from one node of a cluster to another. It also touches lists that it cannot name beforehand, and would
+    /// otherwise fail half-way at the first that is gone.
+    pub(crate) fn never(&self, partition: Partition) -> String {
+        format!("{}never", self.of(partition))
+    }
+
     /// A channel: what has changed, for those who keep copies.
     pub(crate) fn announcements(&self) -> String {
         format!("{}:changed", self.prefix)
@@ -87,6 +94,7 @@ mod tests {
             keys.lists(Partition(3)),
             keys.list_prefix(Partition(3)),
             keys.quarantined(Partition(3)),
+            keys.never(Partition(3)),
         ] {
             assert!(key.starts_with("{inkstream:3}:"), "{key}");
         }

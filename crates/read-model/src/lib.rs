@@ -5,12 +5,16 @@
 //! the same functions and the same script. Reading the log is `event-log`'s.
 
 mod announcements;
+mod cluster;
+mod connection;
 mod guard;
 mod keys;
 mod lists;
 pub mod markdown;
+mod node;
 mod post_page;
 mod row;
+mod slots;
 mod views;
 mod waiting;
 

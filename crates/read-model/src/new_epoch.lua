@@ -1,6 +1,6 @@
 -- Begins a new epoch of one partition: all that was stored counts as absent from now on.
 --
--- KEYS  1 watermark  2 listed  3 lists  4 quarantined
+-- KEYS  1 watermark  2 listed  3 lists  4 quarantined  5 never (no such key)
 -- ARGV  1 the epoch that was found, 2 its position (empty: there was no watermark)
 --       3 incarnation  4 new epoch  5 position  6 event
 --       7 below which position the partition is to be filled (empty: there is nothing to fill)

@@ -5,10 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::DateTime;
 use domain::{Claim, Partition, Partitions, Point, Position, PostId, Slug};
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::io::tcp::TcpSettings;
-use redis::{Expiry, IntoConnectionInfo, Pipeline, Script, Value};
+use redis::{Expiry, Pipeline, RedisError, RedisResult, Script, Value};
 
+use crate::announcements::Announcements;
+use crate::connection::{Answers, Connection, Exchange};
 use crate::guard::Watermark;
 use crate::keys::KeySpace;
 use crate::lists::{ListName, Place, memberships};
@@ -17,18 +17,17 @@ use crate::row::{Row, StoredPage, StoredRow};
 
 const WATERMARK: [&str; 5] = ["incarnation", "epoch", "position", "event", "unfilled"];
 const ROW: [&str; 7] = ["epoch", "position", "state", "slug", "created", "card", "content"];
-/// How long sent data may stay without acknowledgement before the connection is made anew.
-const STALL_LIMIT: Duration = Duration::from_secs(5);
 /// How long a row, or what a slug names, stays that nobody reads. Both are in the log.
 const KEPT_SECONDS: i64 = 7 * 24 * 3600;
 
 const CARD: [&str; 6] = ["epoch", "position", "state", "slug", "created", "card"];
 const HTML: [&str; 3] = ["epoch", "card", "html"];
 
-/// The views of one store. Clones share one connection, which comes back by itself.
+/// The views of one store. Clones share one connection to Redis, or one to each node of a cluster; they come
+/// back by themselves.
 #[derive(Debug, Clone)]
 pub struct Views {
-    connection: ConnectionManager,
+    connection: Connection,
     keys: KeySpace,
     partitions: Partitions,
     guard: Script,
@@ -132,7 +131,7 @@ pub struct ListPart {
 #[derive(Debug, thiserror::Error)]
 pub enum ViewsError {
     #[error("Redis did not answer as asked")]
-    Redis(#[from] redis::RedisError),
+    Redis(#[from] RedisError),
     #[error("a value in Redis cannot be read: {0}")]
     Malformed(&'static str),
     #[error("a row cannot be written as JSON")]
@@ -140,24 +139,16 @@ pub enum ViewsError {
 }
 
 impl Views {
-    /// Prepares to talk to Redis at `url`; the connection is made when it is first needed.
+    /// Prepares to talk to Redis at `url`; the connection is made when it is first needed. A cluster is named
+    /// by some of its nodes: `redis+cluster://host:port,host:port`.
     pub fn new(
         url: &str,
         keys: KeySpace,
         partitions: Partitions,
         time_limit: Duration,
     ) -> Result<Self, ViewsError> {
-        let config = ConnectionManagerConfig::new()
-            .set_response_timeout(Some(time_limit))
-            .set_connection_timeout(Some(time_limit))
-            .set_max_delay(Duration::from_secs(1));
-        // A connection that stalls without being reset would otherwise stay in use until the kernel gives
-        // up, which takes a quarter of an hour.
-        let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(STALL_LIMIT);
-        let info = url.into_connection_info()?.set_tcp_settings(tcp);
-        let client = redis::Client::open(info)?;
         Ok(Self {
-            connection: ConnectionManager::new_lazy_with_config(client, config)?,
+            connection: Connection::new(url, time_limit)?,
             keys,
             partitions,
             guard: Script::new(include_str!("guard.lua")),
@@ -165,13 +156,31 @@ impl Views {
         })
     }
 
+    /// A server that tells what is announced. Of a cluster any node does, and this is another one each time.
+    pub fn listener(&self) -> RedisResult<redis::Client> {
+        self.connection.listener()
+    }
+
+    /// What is announced of changes to them.
+    pub fn announcements(&self) -> Announcements {
+        Announcements::new(self.clone(), self.keys.announcements())
+    }
+
     /// How far each partition has come.
     pub async fn watermarks(&self) -> Result<Vec<Option<Watermark>>, ViewsError> {
-        let mut pipe = redis::pipe();
+        self.watermarks_that_answer().await.into_iter().collect()
+    }
+
+    /// The same where a part of a cluster may be away: each partition's, or why it cannot be had.
+    pub async fn watermarks_that_answer(&self) -> Vec<Result<Option<Watermark>, ViewsError>> {
+        let mut exchange = self.connection.exchange();
         for partition in self.partitions.all() {
-            pipe.hmget(self.keys.watermark(partition), &WATERMARK);
+            let key = self.keys.watermark(partition);
+            exchange.question(&key).hmget(&key, &WATERMARK);
         }
-        self.ask(&pipe).await?.into_iter().map(watermark).collect()
+        let mut answers = exchange.send().await;
+        let partitions = self.partitions.all();
+        partitions.map(|_| answers.next().and_then(|[mark]| watermark(mark))).collect()
     }
 
     /// The row of a post, and the watermark of its partition, which was read before it. A row of an epoch
@@ -183,31 +192,40 @@ impl Views {
 
     /// The same for several posts, in one exchange. Their rows stay a week longer.
     pub async fn rows(&self, ids: &[PostId]) -> Result<Vec<FoundRow>, ViewsError> {
-        let mut pipe = self.ask_for_rows(ids, &ROW);
+        let mut exchange = self.connection.exchange();
         for id in ids {
+            let (key, pipe) = self.ask_for_row(&mut exchange, *id, &ROW);
             // Not those of deleted posts, which stay for good.
-            let key = self.keys.post(self.partition_of(*id), *id);
-            pipe.expire(key, KEPT_SECONDS).arg("XX").ignore();
+            pipe.expire(key, KEPT_SECONDS).arg("XX");
         }
-        self.answer_rows(&pipe).await
+        let mut answers = exchange.send().await;
+        ids.iter().map(|_| found_row::<4>(&mut answers)).collect()
     }
 
     /// The same without the texts of the posts, which are empty in what comes back: a list shows none.
     pub async fn cards(&self, ids: &[PostId]) -> Result<Vec<FoundRow>, ViewsError> {
-        self.answer_rows(&self.ask_for_rows(ids, &CARD)).await
+        let mut exchange = self.connection.exchange();
+        for id in ids {
+            self.ask_for_row(&mut exchange, *id, &CARD);
+        }
+        let mut answers = exchange.send().await;
+        ids.iter().map(|_| found_row::<3>(&mut answers)).collect()
     }
 
     /// The texts of these posts as HTML. They are kept beside the pages, for nobody who reads JSON needs them.
     pub async fn texts(&self, ids: &[PostId]) -> Result<Vec<FoundHtml>, ViewsError> {
-        let mut pipe = redis::pipe();
+        let mut exchange = self.connection.exchange();
         for id in ids {
             let partition = self.partition_of(*id);
-            pipe.hmget(self.keys.watermark(partition), &WATERMARK);
+            let mark = self.keys.watermark(partition);
+            let pipe = exchange.question(&mark);
+            pipe.hmget(mark, &WATERMARK);
             pipe.hmget(self.keys.post(partition, *id), &HTML);
         }
-        let mut answers = self.ask(&pipe).await?.into_iter();
+        let mut answers = exchange.send().await;
         let mut texts = Vec::with_capacity(ids.len());
-        while let (Some(mark), Some(row)) = (answers.next(), answers.next()) {
+        for _ in ids {
+            let [mark, row] = answers.next()?;
             let watermark = watermark(mark)?;
             let epoch = watermark.as_ref().map(|mark| mark.epoch.as_bytes());
             let mut fields = values::<Vec<u8>>(row)?.into_iter().flatten();
@@ -224,33 +242,19 @@ impl Views {
         Ok(texts)
     }
 
-    fn ask_for_rows(&self, ids: &[PostId], fields: &[&str]) -> Pipeline {
-        let mut pipe = redis::pipe();
-        for id in ids {
-            let partition = self.partition_of(*id);
-            pipe.hmget(self.keys.watermark(partition), &WATERMARK);
-            pipe.hmget(self.keys.post(partition, *id), fields);
-            pipe.hget(self.keys.quarantined(partition), id.to_string());
-        }
-        pipe
-    }
-
-    async fn answer_rows(&self, pipe: &Pipeline) -> Result<Vec<FoundRow>, ViewsError> {
-        let mut answers = self.ask(pipe).await?.into_iter();
-        let mut rows = Vec::new();
-        while let (Some(mark), Some(row), Some(flag)) =
-            (answers.next(), answers.next(), answers.next())
-        {
-            let watermark = watermark(mark)?;
-            let row = match &watermark {
-                Some(mark) => stored_row(row, &mark.epoch)?,
-                None => None,
-            };
-            let flag: Option<u64> =
-                redis::from_redis_value(flag).map_err(redis::RedisError::from)?;
-            rows.push(FoundRow { watermark, row, quarantined: flag.map(Position) });
-        }
-        Ok(rows)
+    fn ask_for_row<'a>(
+        &self,
+        exchange: &'a mut Exchange<'_>,
+        id: PostId,
+        fields: &[&str],
+    ) -> (String, &'a mut Pipeline) {
+        let partition = self.partition_of(id);
+        let (mark, key) = (self.keys.watermark(partition), self.keys.post(partition, id));
+        let pipe = exchange.question(&mark);
+        pipe.hmget(mark, &WATERMARK);
+        pipe.hmget(&key, fields);
+        pipe.hget(self.keys.quarantined(partition), id.to_string());
+        (key, pipe)
     }
 
     /// Every post of a partition that is set aside, with the event for which it is.
@@ -258,11 +262,11 @@ impl Views {
         &self,
         partition: Partition,
     ) -> Result<Vec<(PostId, Position)>, ViewsError> {
-        let mut pipe = redis::pipe();
-        pipe.hgetall(self.keys.quarantined(partition));
-        let answer = self.ask(&pipe).await?.pop().unwrap_or(Value::Nil);
-        let flags: Vec<(String, u64)> =
-            redis::from_redis_value(answer).map_err(redis::RedisError::from)?;
+        let key = self.keys.quarantined(partition);
+        let mut exchange = self.connection.exchange();
+        exchange.question(&key).hgetall(&key);
+        let [answer] = exchange.send().await.next()?;
+        let flags: Vec<(String, u64)> = read(answer)?;
         let flag = |(id, position): (String, u64)| {
             let id = id.parse().map_err(|_| ViewsError::Malformed("a flag"))?;
             Ok((id, Position(position)))
@@ -279,10 +283,12 @@ impl Views {
         limit: usize,
     ) -> Result<Vec<ListPart>, ViewsError> {
         let below = after.map_or_else(|| "+".to_owned(), |place| format!("({place}"));
-        let mut pipe = redis::pipe();
+        let mut exchange = self.connection.exchange();
         for partition in self.partitions.all() {
+            let mark = self.keys.watermark(partition);
             let key = format!("{}{name}", self.keys.list_prefix(partition));
-            pipe.hmget(self.keys.watermark(partition), &WATERMARK);
+            let pipe = exchange.question(&mark);
+            pipe.hmget(&mark, &WATERMARK);
             pipe.zrevrangebylex_limit(
                 key,
                 &below,
@@ -290,18 +296,15 @@ impl Views {
                 0,
                 isize::try_from(limit).unwrap_or(isize::MAX),
             );
-            pipe.hget(self.keys.watermark(partition), "epoch");
+            pipe.hget(&mark, "epoch");
         }
-        let mut answers = self.ask(&pipe).await?.into_iter();
+        let mut answers = exchange.send().await;
         let mut parts = Vec::with_capacity(self.partitions.count().into());
-        while let (Some(mark), Some(places), Some(epoch)) =
-            (answers.next(), answers.next(), answers.next())
-        {
-            let epoch: Option<String> =
-                redis::from_redis_value(epoch).map_err(redis::RedisError::from)?;
+        for _ in self.partitions.all() {
+            let [mark, places, epoch] = answers.next()?;
+            let epoch: Option<String> = read(epoch)?;
             let mark = watermark(mark)?.filter(|mark| Some(&mark.epoch) == epoch.as_ref());
-            let places: Vec<String> =
-                redis::from_redis_value(places).map_err(redis::RedisError::from)?;
+            let places: Vec<String> = read(places)?;
             let places: Result<_, _> = places.iter().map(|place| place.parse()).collect();
             let places = places.map_err(ViewsError::Malformed)?;
             parts.push(ListPart { watermark: mark, places });
@@ -315,12 +318,12 @@ impl Views {
         incarnation: u32,
         slug: &Slug,
     ) -> Result<Option<Claim>, ViewsError> {
-        let mut pipe = redis::pipe();
+        let mut exchange = self.connection.exchange();
+        let key = self.keys.slug(incarnation, slug);
         let longer = Expiry::EX(KEPT_SECONDS.unsigned_abs());
-        pipe.get_ex(self.keys.slug(incarnation, slug), longer);
-        let answer = self.ask(&pipe).await?.pop().unwrap_or(Value::Nil);
-        let text: Option<String> =
-            redis::from_redis_value(answer).map_err(redis::RedisError::from)?;
+        exchange.question(&key).get_ex(&key, longer);
+        let [answer] = exchange.send().await.next()?;
+        let text: Option<String> = read(answer)?;
         text.map(|text| read_claim(&text).ok_or(ViewsError::Malformed("a slug"))).transpose()
     }
 
@@ -331,24 +334,27 @@ impl Views {
         slug: &Slug,
         claim: Claim,
     ) -> Result<(), ViewsError> {
-        let mut pipe = redis::pipe();
-        self.add_claim(&mut pipe, incarnation, slug, claim);
-        self.ask(&pipe).await?;
+        let mut exchange = self.connection.exchange();
+        self.add_claim(&mut exchange, incarnation, slug, claim);
+        let [_done] = exchange.send().await.next()?;
         Ok(())
     }
 
     /// Moves watermarks forward, each together with the rows that follow. All go out in one exchange; each
-    /// is answered on its own.
-    pub async fn advance(&self, advances: &[Advance]) -> Result<Vec<Guarded>, ViewsError> {
-        let mut pipe = redis::pipe();
-        // A restart or a failover empties Redis' memory of scripts, and a pipeline cannot ask back.
-        pipe.load_script(&self.guard);
+    /// is answered, or fails, on its own.
+    pub async fn advance(
+        &self,
+        advances: &[Advance],
+    ) -> Result<Vec<Result<Guarded, ViewsError>>, ViewsError> {
+        let mut exchange = self.connection.exchange();
         for advance in advances {
+            let mark = self.keys.watermark(advance.partition);
             let mut call = self.guard.prepare_invoke();
-            call.key(self.keys.watermark(advance.partition))
+            call.key(&mark)
                 .key(self.keys.listed(advance.partition))
                 .key(self.keys.lists(advance.partition))
                 .key(self.keys.quarantined(advance.partition))
+                .key(self.keys.never(advance.partition))
                 .arg("advance")
                 .arg(advance.incarnation)
                 .arg(&advance.epoch)
@@ -362,15 +368,16 @@ impl Views {
                 .arg(announcement(advance))
                 .arg(flag_lines(&advance.flags));
             self.add_rows(&mut call, advance.partition, &advance.rows, &advance.flags)?;
-            pipe.invoke_script(&call);
+            exchange.call(&mark, &self.guard, &call);
         }
         for advance in advances {
             for (slug, claim) in &advance.slugs {
-                self.add_claim(&mut pipe, advance.incarnation, slug, *claim);
+                self.add_claim(&mut exchange, advance.incarnation, slug, *claim);
             }
         }
-        let answers = self.ask(&pipe).await?;
-        answers.into_iter().skip(1).take(advances.len()).map(guarded).collect()
+        let mut answers = exchange.send().await;
+        // A slug that could not be remembered is looked up in the log.
+        Ok(advances.iter().map(|_| answers.next().and_then(|[answer]| guarded(answer))).collect())
     }
 
     /// Offers rows that were folded from the log.
@@ -389,13 +396,14 @@ impl Views {
         fill: &Fill,
         unfilled_below: Option<Position>,
     ) -> Result<Guarded, ViewsError> {
-        let mut pipe = redis::pipe();
-        pipe.load_script(&self.guard);
+        let mark = self.keys.watermark(fill.partition);
+        let mut exchange = self.connection.exchange();
         let mut call = self.guard.prepare_invoke();
-        call.key(self.keys.watermark(fill.partition))
+        call.key(&mark)
             .key(self.keys.listed(fill.partition))
             .key(self.keys.lists(fill.partition))
             .key(self.keys.quarantined(fill.partition))
+            .key(self.keys.never(fill.partition))
             .arg("fill")
             .arg(fill.incarnation)
             .arg(&fill.epoch)
@@ -409,8 +417,9 @@ impl Views {
             .arg(lines(fill.flags.iter().map(|(id, _)| id)))
             .arg(flag_lines(&fill.flags));
         self.add_rows(&mut call, fill.partition, &fill.rows, &fill.flags)?;
-        pipe.invoke_script(&call);
-        guarded(self.ask(&pipe).await?.pop().unwrap_or(Value::Nil))
+        exchange.call(&mark, &self.guard, &call);
+        let [answer] = exchange.send().await.next()?;
+        guarded(answer)
     }
 
     /// Begins a new epoch of a partition at the head of its log, unless its watermark is no more the one
@@ -424,13 +433,14 @@ impl Views {
             Position::ZERO => String::new(),
             Position(head) => (head + 1).to_string(),
         };
-        let mut pipe = redis::pipe();
-        pipe.load_script(&self.new_epoch);
+        let mark = self.keys.watermark(new.partition);
+        let mut exchange = self.connection.exchange();
         let mut call = self.new_epoch.prepare_invoke();
-        call.key(self.keys.watermark(new.partition))
+        call.key(&mark)
             .key(self.keys.listed(new.partition))
             .key(self.keys.lists(new.partition))
             .key(self.keys.quarantined(new.partition))
+            .key(self.keys.never(new.partition))
             .arg(found_epoch)
             .arg(found_position)
             .arg(new.incarnation)
@@ -439,17 +449,19 @@ impl Views {
             .arg(new.head.event_id.to_string())
             .arg(unfilled_below)
             .arg(self.keys.list_prefix(new.partition));
-        pipe.invoke_script(&call);
-        guarded(self.ask(&pipe).await?.pop().unwrap_or(Value::Nil))
+        exchange.call(&mark, &self.new_epoch, &call);
+        let [answer] = exchange.send().await.next()?;
+        guarded(answer)
     }
 
     pub fn partition_of(&self, id: PostId) -> Partition {
         self.partitions.of(&id.to_string())
     }
 
-    fn add_claim(&self, pipe: &mut Pipeline, incarnation: u32, slug: &Slug, claim: Claim) {
+    fn add_claim(&self, exchange: &mut Exchange<'_>, incarnation: u32, slug: &Slug, claim: Claim) {
+        let key = self.keys.slug(incarnation, slug);
         let text = format!("{} {}", claim.post_id, claim.position);
-        pipe.set_ex(self.keys.slug(incarnation, slug), text, KEPT_SECONDS.unsigned_abs()).ignore();
+        exchange.question(&key).set_ex(&key, text, KEPT_SECONDS.unsigned_abs());
     }
 
     fn add_rows(
@@ -484,14 +496,6 @@ impl Views {
         }
         Ok(())
     }
-
-    async fn ask(&self, pipe: &Pipeline) -> Result<Vec<Value>, ViewsError> {
-        // The client takes an empty question for a mistake.
-        if pipe.is_empty() {
-            return Ok(Vec::new());
-        }
-        Ok(pipe.query_async(&mut self.connection.clone()).await?)
-    }
 }
 
 /// What a move of the watermark changes: each post on a line, and behind it the slugs that it took.
@@ -516,6 +520,21 @@ fn flag_lines(flags: &[(PostId, Flag)]) -> String {
         Flag::Still => format!("{lines}{id} ?\n"),
         Flag::Released => format!("{lines}{id} \n"),
     })
+}
+
+/// The next row, which was asked for with N commands.
+fn found_row<const N: usize>(answers: &mut Answers) -> Result<FoundRow, ViewsError> {
+    let answer: [Value; N] = answers.next()?;
+    let mut answer = answer.into_iter();
+    let mut next = || answer.next().unwrap_or(Value::Nil);
+    let (mark, row, flag) = (next(), next(), next());
+    let watermark = watermark(mark)?;
+    let row = match &watermark {
+        Some(mark) => stored_row(row, &mark.epoch)?,
+        None => None,
+    };
+    let flag: Option<u64> = read(flag)?;
+    Ok(FoundRow { watermark, row, quarantined: flag.map(Position) })
 }
 
 fn read_claim(text: &str) -> Option<Claim> {
@@ -592,5 +611,9 @@ fn stored_row(answer: Value, epoch: &str) -> Result<Option<StoredRow>, ViewsErro
 }
 
 fn values<T: redis::FromRedisValue>(answer: Value) -> Result<Vec<Option<T>>, ViewsError> {
-    Ok(redis::from_redis_value(answer).map_err(redis::RedisError::from)?)
+    read(answer)
+}
+
+fn read<T: redis::FromRedisValue>(answer: Value) -> Result<T, ViewsError> {
+    Ok(redis::from_redis_value(answer).map_err(RedisError::from)?)
 }

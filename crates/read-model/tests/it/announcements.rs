@@ -1,16 +1,19 @@
 //! Hearing of changes, and knowing when none can be heard.
 
-use domain::{Claim, Partition, Position};
-use read_model::{Advance, Announcements, Guarded, Heard, KeySpace};
+use std::time::Duration;
+
+use domain::{Claim, Partition, Partitions, Position};
+use read_model::{Advance, Guarded, Heard, KeySpace, Views};
 use testkit::{own_redis, shared};
 use tokio::sync::mpsc;
 
+use crate::ground;
 use crate::support::{Post, Store, advance};
 
 #[tokio::test]
 async fn a_change_is_heard_with_its_slugs_by_either_protocol() {
     let store = Store::new().await;
-    let url = &shared().redis_url;
+    let url = &ground::url().await;
     let resp2 = url.split('?').next().unwrap();
     let (mut by_resp3, mut by_resp2) = (listen(url, &store.prefix), listen(resp2, &store.prefix));
     assert_eq!(by_resp3.recv().await, Some(Heard::Beginning));
@@ -45,7 +48,9 @@ async fn a_connection_that_is_closed_or_stalls_is_known_as_such() {
 
 /// What is heard on one connection.
 fn listen(url: &str, prefix: &str) -> mpsc::UnboundedReceiver<Heard> {
-    let announcements = Announcements::new(url, &KeySpace::new(prefix).unwrap()).unwrap();
+    let (keys, partitions) = (KeySpace::new(prefix).unwrap(), Partitions::new(1).unwrap());
+    let views = Views::new(url, keys, partitions, Duration::from_secs(10)).unwrap();
+    let announcements = views.announcements();
     let (tell, heard) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         announcements.hear(|news| drop(tell.send(news))).await;

@@ -216,7 +216,7 @@ impl<'a> Trial<'a> {
             pipe.zcard(key(&format!("list:{list}")));
         }
         let mut answers: Vec<String> =
-            pipe.query_async(&mut self.store.redis.clone()).await.unwrap();
+            pipe.query_async(&mut self.store.redis(self.partition)).await.unwrap();
         let entry = answers.remove(0);
         let lists = lists.into_iter().zip(answers);
         let lists = lists.filter_map(|((name, _), count)| (count == "1").then_some(name));

@@ -92,8 +92,7 @@ async fn a_new_epoch_knows_of_no_quarantine() {
 async fn what_has_changed_is_announced_with_the_slugs_it_took() {
     let store = Store::new().await;
     let post = Post::drafted(1).published(2);
-    let client = redis::Client::open(testkit::shared().redis_url.as_str()).unwrap();
-    let mut heard = client.get_async_pubsub().await.unwrap();
+    let mut heard = store.views.listener().unwrap().get_async_pubsub().await.unwrap();
     heard.subscribe(format!("{}:changed", store.prefix)).await.unwrap();
 
     let slugs = ["on-writing", "on-writing-2"];

@@ -12,8 +12,10 @@ use read_model::{
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
-use testkit::{shared, unique_name};
+use testkit::{connection_to, unique_name};
 use uuid::Uuid;
+
+use crate::ground;
 
 /// The epoch that tests begin with.
 pub(crate) const EPOCH: &str = "first";
@@ -21,7 +23,8 @@ pub(crate) const EPOCH: &str = "first";
 /// Views of a few partitions, each at its beginning.
 pub(crate) struct Store {
     pub(crate) views: Views,
-    pub(crate) redis: MultiplexedConnection,
+    /// To where each partition lies.
+    redis: Vec<MultiplexedConnection>,
     pub(crate) prefix: String,
 }
 
@@ -41,16 +44,24 @@ impl Store {
 
     /// Without any watermark.
     pub(crate) async fn empty(count: u16) -> Self {
-        Self::empty_at(&shared().redis_url, count).await
+        Self::empty_at(&ground::url().await, count).await
     }
 
     pub(crate) async fn empty_at(url: &str, count: u16) -> Self {
         let (prefix, partitions) = (unique_name("views"), Partitions::new(count).unwrap());
         let keys = KeySpace::new(&prefix).unwrap();
         let views = Views::new(url, keys, partitions, Duration::from_secs(10)).unwrap();
-        let client = redis::Client::open(url).unwrap();
-        let redis = client.get_multiplexed_async_connection().await.unwrap();
-        Self { views, redis, prefix }
+        let mut store = Self { views, redis: vec![], prefix };
+        for partition in (0..count).map(Partition) {
+            let key = store.key(partition, "watermark");
+            store.redis.push(connection_to(url, &key).await.unwrap());
+        }
+        store
+    }
+
+    /// A connection to where a partition lay in the beginning.
+    pub(crate) fn redis(&self, partition: Partition) -> MultiplexedConnection {
+        self.redis[usize::from(partition.0)].clone()
     }
 
     pub(crate) async fn watermark(&self, partition: Partition) -> Option<Watermark> {
@@ -67,11 +78,11 @@ impl Store {
             from: from.point,
             ..advance(partition, 0, to, vec![(post.id, post.row_at(to))])
         };
-        self.views.advance(&[advance]).await.unwrap().remove(0)
+        self.views.advance(&[advance]).await.unwrap().remove(0).unwrap()
     }
 
     pub(crate) async fn advance(&self, advance: Advance) -> Guarded {
-        self.views.advance(&[advance]).await.unwrap().remove(0)
+        self.views.advance(&[advance]).await.unwrap().remove(0).unwrap()
     }
 
     /// Offers the post as it was at a position, in its partition's present epoch.
@@ -97,7 +108,7 @@ impl Store {
     pub(crate) async fn evict(&self, post: &Post) {
         let partition = self.views.partition_of(post.id);
         let key = self.key(partition, &format!("post:{}", post.id));
-        self.redis.clone().del::<_, ()>(key).await.unwrap();
+        self.redis(partition).del::<_, ()>(key).await.unwrap();
     }
 
     /// A key of a partition, by what follows its hash tag.
@@ -132,7 +143,7 @@ impl Store {
 
     /// All keys of a partition, each with all that its value holds.
     pub(crate) async fn contents(&self, partition: Partition) -> Vec<(String, Vec<String>)> {
-        let mut redis = self.redis.clone();
+        let mut redis = self.redis(partition);
         let mut keys: Vec<String> = redis.keys(self.key(partition, "*")).await.unwrap();
         keys.sort();
         let mut contents = vec![];

@@ -8,6 +8,7 @@ use domain::post::{PostEvent, Status};
 use domain::{AuthorId, Partition, Point, Position, PostId, RawEvent, Recorded, StoredEvent as _};
 use read_model::{ListName, Place, Row, StoredRow, Watermark, fold_histories};
 use redis::AsyncCommands as _;
+use testkit::connection_to;
 
 use super::Blog;
 
@@ -94,7 +95,7 @@ impl Blog {
             from.is_none_or(|from| event.position < *from)
         });
         let rows = fold(events, but.discarded)?;
-        let mut redis = self.redis().await?;
+        let mut redis = connection_to(&self.redis_url, &self.key(partition, "")).await?;
         let prefix = self.key(partition, "post:");
         let mut stored = BTreeSet::new();
         for key in redis.keys::<_, Vec<String>>(format!("{prefix}*")).await? {
