@@ -6,4 +6,5 @@ mod keyed_retries;
 mod killed_services;
 mod postgres;
 mod redis;
+mod redis_cluster;
 mod stopped_services;
