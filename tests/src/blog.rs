@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use domain::Partitions;
 use http_api::{Actor, AuthArgs, bearer};
+use read_model::{KeySpace, Views};
 use reqwest::redirect::Policy;
 use testkit::{Launch, Place, eventually, service_binary, unique_name};
 
@@ -15,6 +17,8 @@ const SECRET: &str = "the secret of all tests: at least 32 bytes";
 
 /// So that several partitions take part, and each has more than one post.
 const PARTITIONS: &str = "4";
+
+const PREFIX: &str = "INKSTREAM_REDIS_PREFIX";
 
 /// Longer than any service lets a request take.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -51,7 +55,7 @@ impl Blog {
         let mut settings = vec![
             ("INKSTREAM_DATABASE_URL", ground.database_url.clone()),
             ("INKSTREAM_REDIS_URL", ground.redis_url.clone()),
-            ("INKSTREAM_REDIS_PREFIX", unique_name("blog")),
+            (PREFIX, unique_name("blog")),
             ("INKSTREAM_KAFKA_BROKERS", ground.kafka.clone()),
             ("INKSTREAM_KAFKA_TOPIC", unique_name("events")),
             ("INKSTREAM_KAFKA_GROUP", unique_name("projector")),
@@ -98,6 +102,14 @@ impl Blog {
     /// Several of them.
     pub fn sign_up_all<const N: usize>(&self, names: [&str; N]) -> Vec<Author> {
         names.map(|name| self.sign_up(name)).into()
+    }
+
+    /// The views themselves.
+    pub(crate) fn views(&self) -> Views {
+        let prefix = self.settings.iter().find(|(name, _)| *name == PREFIX);
+        let keys = prefix.and_then(|(_, prefix)| KeySpace::new(prefix).ok()).expect("no prefix");
+        let partitions = PARTITIONS.parse().ok().and_then(Partitions::new).expect("no number");
+        Views::new(&self.ground.redis_url, keys, partitions, PATIENCE).expect("no address of Redis")
     }
 
     /// Somebody who reads, and is known to nobody.

@@ -147,7 +147,7 @@ impl Ground {
         let (id, slug) = {
             let editions = lock(&self.editions);
             let post = &editions[number % self.posts.len()].post;
-            (post.clone(), number % 2 == 0)
+            (post.clone(), number.is_multiple_of(2))
         };
         let path = if slug { self.slugs()[&id].clone() } else { id.clone() };
         let reader = self.reader.clone();

@@ -55,7 +55,8 @@ async fn an_unpublished_post_is_gone_and_comes_back_with_its_first_date() {
 
     anne.publish_again(&draft).await;
 
-    assert!(reader.can_read(&earlier).await);
+    // That it was not there is remembered until the publication is announced.
+    eventually("it is there again", async || reader.can_read(&earlier).await).await;
     assert_eq!(reader.page(earlier.slug()).await.body["published_at"], first);
     eventually("it is where it was in the list", async || {
         let list = reader.list("", 100).await;

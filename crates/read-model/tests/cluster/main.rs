@@ -19,3 +19,7 @@ mod lists;
 mod quarantine;
 #[path = "../it/support.rs"]
 mod support;
+#[path = "../it/texts.rs"]
+mod texts;
+#[path = "../it/waiting.rs"]
+mod waiting;
