@@ -9,12 +9,11 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::routing::get;
-use axum::serve::ListenerExt as _;
-use testkit::{Launch, Process, free_port};
-use tokio::net::TcpListener;
+use testkit::Process;
 
-use crate::http::{Answer, Connection};
+use crate::http::Answer;
 use crate::system::System;
+use crate::yardstick;
 
 /// Gives one answer to every `GET /posts/{address}`
 #[derive(Debug, clap::Args)]
@@ -38,11 +37,7 @@ impl BareRoute {
         let body = Bytes::from(body.to_owned());
         let routes = Router::new()
             .route("/posts/{address}", get(async move || (headers.clone(), body.clone())));
-        let listener = TcpListener::bind(self.address).await?.tap_io(|stream| {
-            // It fails only where the client has gone already.
-            let _ = stream.set_nodelay(true);
-        });
-        Ok(axum::serve(listener, routes).await?)
+        yardstick::serve(self.address, routes).await
     }
 }
 
@@ -53,17 +48,7 @@ pub(crate) async fn start(
 ) -> anyhow::Result<(Process, SocketAddr)> {
     let file = system.logs().path().join("bare-route-answer");
     write(&file, answer)?;
-    let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
-    let program = std::env::current_exe().context("looking for our own program")?;
-    let mut process = Launch::new("bare route", program, system.logs().path().join("bare.log"))
-        .args(["bare-route", &address.to_string()])
-        .arg(file)
-        .start()?;
-    while Connection::open(address).await.is_err() {
-        process.require_running()?;
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    Ok((process, address))
+    yardstick::start(system, "bare-route", &[file.into_os_string()]).await
 }
 
 fn write(file: &Path, answer: Answer<'_>) -> anyhow::Result<()> {

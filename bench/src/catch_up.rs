@@ -17,11 +17,14 @@ use testkit::unique_name;
 
 use crate::Args;
 use crate::figures::median;
-use crate::history::{self, EVENTS};
+use crate::history;
 use crate::machine::resident_megabytes;
 use crate::report::{Aim, Report};
+use crate::stories::RevisedTwice;
 use crate::system::{System, counter};
 
+const STORY: RevisedTwice = RevisedTwice { posts: 50_000 };
+const EVENTS: usize = STORY.events();
 /// In milliseconds, longer than any partition waits in a round.
 const PATIENT: &str = "60000";
 const LIMIT: Duration = Duration::from_secs(120);
@@ -59,7 +62,7 @@ pub(crate) async fn measure(args: &Args, report: &mut Report) -> anyhow::Result<
     }
 
     report.progress(&format!("filling the log with {EVENTS} events"));
-    history::write(&system).await?;
+    history::write(&system, STORY).await?;
     system.until_carried().await?;
     let heads = system.log.heads().await?;
     let mut rounds = Vec::new();

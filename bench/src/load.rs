@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use crate::figures::{median, percentile};
-use crate::http::Connection;
+use crate::http::{Answer, Connection};
 use crate::requests::Request;
 
 /// How many clients there are, each with a connection of its own.
@@ -40,6 +40,32 @@ impl Medians {
     }
 }
 
+/// What one client asks.
+pub(crate) trait Client: Send + 'static {
+    /// The next request; without one, the client is done.
+    fn next(&mut self) -> Option<&[u8]>;
+
+    /// Looks at the answer to it. An error ends the round of all.
+    fn look_at(&mut self, answer: Answer<'_>) -> anyhow::Result<()>;
+}
+
+/// Asks for the same again and again.
+#[derive(Debug, Clone)]
+struct Same {
+    request: Request,
+    status: u16,
+}
+
+impl Client for Same {
+    fn next(&mut self) -> Option<&[u8]> {
+        Some(self.request.next())
+    }
+
+    fn look_at(&mut self, answer: Answer<'_>) -> anyhow::Result<()> {
+        if answer.status == self.status { Ok(()) } else { Err(answer.unexpected()) }
+    }
+}
+
 /// Sends a request from all clients for so many seconds; every answer must have this status.
 pub(crate) async fn closed_loop(
     to: SocketAddr,
@@ -47,18 +73,28 @@ pub(crate) async fn closed_loop(
     status: u16,
     seconds: u32,
 ) -> anyhow::Result<Round> {
-    let mut connections = Vec::with_capacity(CLIENTS);
-    for _ in 0..CLIENTS {
-        connections.push(Connection::open(to).await?);
+    let same = Same { request: request.clone(), status };
+    run(to, vec![same; CLIENTS], seconds).await
+}
+
+/// Lets clients ask for so many seconds, or until all are done.
+pub(crate) async fn run(
+    to: SocketAddr,
+    clients: Vec<impl Client>,
+    seconds: u32,
+) -> anyhow::Result<Round> {
+    let mut connected = Vec::with_capacity(clients.len());
+    for client in clients {
+        connected.push((Connection::open(to).await?, client));
     }
     let began = Instant::now();
     let end = began + Duration::from_secs(seconds.into());
-    let mut clients = JoinSet::new();
-    for connection in connections {
-        clients.spawn(ask_until(end, connection, request.clone(), status));
+    let mut asking = JoinSet::new();
+    for (connection, client) in connected {
+        asking.spawn(ask_until(end, connection, client));
     }
     let mut times = Vec::new();
-    while let Some(client) = clients.join_next().await {
+    while let Some(client) = asking.join_next().await {
         times.extend(client??);
     }
     let per_second = times.len() as f64 / began.elapsed().as_secs_f64();
@@ -69,17 +105,15 @@ pub(crate) async fn closed_loop(
 async fn ask_until(
     end: Instant,
     mut connection: Connection,
-    mut request: Request,
-    status: u16,
+    mut client: impl Client,
 ) -> anyhow::Result<Vec<Duration>> {
     let mut times = Vec::new();
     let mut now = Instant::now();
     while now < end {
-        let answer = connection.ask(request.next()).await?;
-        if answer.status != status {
-            return Err(answer.unexpected());
-        }
+        let Some(request) = client.next() else { break };
+        let answer = connection.ask(request).await?;
         let answered = Instant::now();
+        client.look_at(answer)?;
         times.push(answered - now);
         now = answered;
     }

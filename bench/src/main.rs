@@ -5,16 +5,27 @@ mod append;
 mod pgbench;
 
 mod catch_up;
+mod cold;
 mod posts;
 mod reads;
 mod visibility;
+mod zipf;
 
 mod bare;
-mod figures;
+mod naive;
+mod yardstick;
+
 mod history;
+mod prose;
+mod random;
+mod stories;
+
+mod figures;
 mod http;
 mod load;
 mod machine;
+mod readers;
+mod redis_server;
 mod report;
 mod requests;
 mod schedule;
@@ -25,6 +36,7 @@ mod watching;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::bare::BareRoute;
+use crate::naive::NaiveRoute;
 use crate::report::{Aim, Report};
 use crate::system::Whole;
 use crate::visibility::Rate;
@@ -60,8 +72,10 @@ enum Part {
     Append,
     /// Posts published over HTTP
     Posts,
-    /// Reads of a hot page against a bare route
+    /// Reads of a hot page against a bare route and a naive one, and of pages that only the log has
     Reads,
+    /// Reads of many pages, few of which are read often, with a Redis too small for all
+    Zipf,
     /// From a command's answer to a reader
     Visibility,
     /// A projector that comes back
@@ -73,6 +87,8 @@ enum Part {
 enum Helper {
     #[command(hide = true)]
     BareRoute(BareRoute),
+    #[command(hide = true)]
+    NaiveRoute(NaiveRoute),
 }
 
 fn rounds(text: &str) -> Result<usize, String> {
@@ -90,8 +106,10 @@ impl Args {
 #[tokio::main(worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    if let Some(Helper::BareRoute(route)) = &args.helper {
-        return route.serve().await;
+    match &args.helper {
+        Some(Helper::BareRoute(route)) => return route.serve().await,
+        Some(Helper::NaiveRoute(route)) => return route.serve().await,
+        None => {}
     }
     let mut report = Report::new(machine::describe().await?);
     let measured = measure(&args, &mut report).await;
@@ -111,6 +129,12 @@ async fn measure(args: &Args, report: &mut Report) -> anyhow::Result<()> {
     if [Part::Posts, Part::Reads, Part::Visibility].map(|part| args.measures(part)).contains(&true)
     {
         measure_whole(args, report).await?;
+    }
+    if args.measures(Part::Reads) {
+        cold::measure(args, report).await?;
+    }
+    if args.measures(Part::Zipf) {
+        zipf::measure(args, report).await?;
     }
     if args.measures(Part::CatchUp) {
         catch_up::measure(args, report).await?;

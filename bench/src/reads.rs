@@ -1,5 +1,6 @@
 //! How many readers get one hot page: `GET /posts/{slug}` with 2 kB, against a bare axum route that gives
-//! the same bytes, and with the query service's memory switched off.
+//! the same bytes; and with the query service's memory switched off, against a naive handler that reads the
+//! same page from the same Redis.
 //!
 //! They take turns, so that noise on the machine meets all of them.
 
@@ -12,6 +13,7 @@ use crate::Args;
 use crate::bare;
 use crate::http::Connection;
 use crate::load::{CLIENTS, Medians, Round, closed_loop};
+use crate::naive;
 use crate::report::{Aim, Report};
 use crate::requests::{Request, address_of, text};
 use crate::system::Whole;
@@ -35,16 +37,17 @@ pub(crate) async fn measure(whole: &Whole, args: &Args, report: &mut Report) -> 
     let source = answer.headers().find(|(name, _)| *name == "freshness");
     let source = source.map_or_else(|| "no source".to_owned(), |(_, value)| value.to_owned());
     let bytes = answer.body.len();
-    let (_process, bare) = bare::start(&whole.system, answer).await?;
+    let (_naive, naive) = naive::start(&whole.system, &path, answer).await?;
+    let (_bare, bare) = bare::start(&whole.system, answer).await?;
 
-    let mut rounds: [Vec<Round>; 3] = Default::default();
+    let mut rounds: [Vec<Round>; 4] = Default::default();
     for round in 1..=args.rounds {
         report.progress(&format!("GET of a hot page, round {round} of {}", args.rounds));
-        for (done, to) in rounds.iter_mut().zip([bare, hot, redis]) {
+        for (done, to) in rounds.iter_mut().zip([bare, hot, redis, naive]) {
             done.push(read(to, &path, bytes, args.seconds).await?);
         }
     }
-    let [bare, hot, redis] = rounds.map(|rounds| Medians::of(&rounds));
+    let [bare, hot, redis, naive] = rounds.map(|rounds| Medians::of(&rounds));
     report.heading(&format!(
         "GET /posts/{{slug}}, a page of {bytes} bytes, {CLIENTS} clients, medians of {} × {} s",
         args.rounds, args.seconds
@@ -54,18 +57,20 @@ pub(crate) async fn measure(whole: &Whole, args: &Args, report: &mut Report) -> 
     report.figure("hot_read_per_s", "the query service", hot.per_second, "reads/s");
     let ratio = hot.per_second / bare.per_second;
     report.aimed("hot_read_vs_bare", "ratio", ratio, "", Aim::AtLeast(0.8));
-    report.figure(
-        "redis_read_per_s",
-        "without its memory, from Redis",
-        redis.per_second,
-        "reads/s",
-    );
+    let what = "without its memory, from Redis";
+    report.figure("redis_read_per_s", what, redis.per_second, "reads/s");
+    let what = "a naive handler, from Redis";
+    report.figure("naive_read_per_s", what, naive.per_second, "reads/s");
+    let ratio = redis.per_second / naive.per_second;
+    report.aimed("redis_vs_naive", "ratio", ratio, "", Aim::AtLeast(1.5));
     report.figure("bare_read_p50_ms", "bare route, median", bare.p50_ms, "ms");
     report.figure("bare_read_p99_ms", "bare route, 99th percentile", bare.p99_ms, "ms");
     report.figure("hot_read_p50_ms", "query service, median", hot.p50_ms, "ms");
     report.figure("hot_read_p99_ms", "query service, 99th percentile", hot.p99_ms, "ms");
     report.figure("redis_read_p50_ms", "from Redis, median", redis.p50_ms, "ms");
     report.figure("redis_read_p99_ms", "from Redis, 99th percentile", redis.p99_ms, "ms");
+    report.figure("naive_read_p50_ms", "naive handler, median", naive.p50_ms, "ms");
+    report.figure("naive_read_p99_ms", "naive handler, 99th percentile", naive.p99_ms, "ms");
     Ok(())
 }
 

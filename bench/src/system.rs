@@ -48,12 +48,17 @@ pub(crate) struct Lag {
 
 impl System {
     pub(crate) async fn new() -> anyhow::Result<Self> {
+        Self::on_redis(testkit::shared().redis_url).await
+    }
+
+    /// With its views in this Redis.
+    pub(crate) async fn on_redis(redis_url: String) -> anyhow::Result<Self> {
         let store = NewStore::create().await?;
         let log = EventLog::new(store.pool.clone(), store.partitions);
         let servers = testkit::shared();
         let settings = vec![
             ("INKSTREAM_DATABASE_URL", store.database.url().to_owned()),
-            ("INKSTREAM_REDIS_URL", servers.redis_url),
+            ("INKSTREAM_REDIS_URL", redis_url),
             ("INKSTREAM_REDIS_PREFIX", unique_name("bench")),
             ("INKSTREAM_KAFKA_BROKERS", servers.kafka),
             ("INKSTREAM_KAFKA_TOPIC", unique_name("events")),
@@ -99,12 +104,19 @@ impl System {
 
     /// The views of our own prefix, or of another.
     pub(crate) fn views(&self, prefix: Option<&str>) -> anyhow::Result<Views> {
-        let setting = |name| self.settings.iter().find(|(known, _)| *known == name);
-        let value = |name| setting(name).map(|(_, value)| value.as_str()).context("no setting");
-        let prefix = prefix.map_or_else(|| value("INKSTREAM_REDIS_PREFIX"), Ok)?;
+        let prefix = prefix.map_or_else(|| self.setting("INKSTREAM_REDIS_PREFIX"), Ok)?;
         let keys = KeySpace::new(prefix)?;
-        let url = value("INKSTREAM_REDIS_URL")?;
+        let url = self.redis_url()?;
         Ok(Views::new(url, keys, self.store.partitions, Duration::from_secs(5))?)
+    }
+
+    pub(crate) fn redis_url(&self) -> anyhow::Result<&str> {
+        self.setting("INKSTREAM_REDIS_URL")
+    }
+
+    fn setting(&self, name: &str) -> anyhow::Result<&str> {
+        let setting = self.settings.iter().find(|(known, _)| *known == name);
+        setting.map(|(_, value)| value.as_str()).context("no setting")
     }
 
     /// The position of the last event that Kafka has.
@@ -127,7 +139,10 @@ impl System {
 
 impl Whole {
     pub(crate) async fn start() -> anyhow::Result<Self> {
-        let system = System::new().await?;
+        Self::start_on(System::new().await?).await
+    }
+
+    pub(crate) async fn start_on(system: System) -> anyhow::Result<Self> {
         let views = system.views(None)?;
         // It makes the topic, which the projector would otherwise have to wait for.
         let command = system.start("command-service", &[]).await;
@@ -159,17 +174,24 @@ impl Whole {
 
     /// Waits until the views have every event.
     pub(crate) async fn until_seen(&self) -> anyhow::Result<()> {
+        let came_to_an_end = self.have_seen_within(CATCH_UP_LIMIT).await?;
+        ensure!(came_to_an_end, "the projector does not come to an end");
+        Ok(())
+    }
+
+    /// Waits so long at most, and tells whether the views have every event that the log had at first.
+    pub(crate) async fn have_seen_within(&self, limit: Duration) -> anyhow::Result<bool> {
         let heads = self.system.log.heads().await?;
         let began = Instant::now();
         loop {
             let marks = self.views.watermarks().await?;
             let reached = marks.iter().zip(&heads).all(|(mark, head)| {
-                mark.as_ref().is_some_and(|mark| mark.point.position >= head.position)
+                let filled = mark.as_ref().filter(|mark| mark.unfilled_below.is_none());
+                filled.is_some_and(|mark| mark.point.position >= head.position)
             });
-            if reached {
-                return Ok(());
+            if reached || began.elapsed() > limit {
+                return Ok(reached);
             }
-            ensure!(began.elapsed() < CATCH_UP_LIMIT, "the projector does not come to an end");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
