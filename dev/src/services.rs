@@ -93,6 +93,8 @@ fn shared_settings(settings: &Settings) -> Result<Vec<(&'static str, String)>> {
         ("INKSTREAM_REDIS_URL", settings.redis_url()),
         ("INKSTREAM_REDIS_PREFIX", settings.redis_prefix.clone()),
         ("INKSTREAM_PUBLIC_URL", settings.query_url()),
+        // There is but one projector here.
+        ("INKSTREAM_REPLACE_VIEWS", "true".to_owned()),
         ("INKSTREAM_JWT_SECRET", jwt_secret()?),
     ])
 }

@@ -29,6 +29,8 @@ pub struct Projection {
     /// cluster is away that has them, or they move to another. Looked for again once a second.
     pub(crate) away: BTreeSet<Partition>,
     pub(crate) filled: Filled,
+    /// Whether views that another version of this program made are ours to begin anew.
+    pub(crate) replaces_views: bool,
 }
 
 /// Messages that wait to be applied, partition by partition, in order.
@@ -44,9 +46,9 @@ enum Step {
 }
 
 impl Projection {
-    pub fn new(log: EventLog, views: Views, halted: Halted) -> Self {
+    pub fn new(log: EventLog, views: Views, halted: Halted, replaces_views: bool) -> Self {
         let (watermarks, away, filled) = Default::default();
-        Self { log, views, watermarks, halted, away, filled }
+        Self { log, views, watermarks, halted, away, filled, replaces_views }
     }
 
     /// Brings what waits into the views. After an error the rest still waits, and may be tried again: what is

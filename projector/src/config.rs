@@ -53,6 +53,16 @@ pub struct Config {
     #[arg(long, env = "INKSTREAM_PATIENCE_MS", default_value_t = 2000)]
     pub patience_ms: u64,
 
+    /// Begin anew, in place, what another version of this program made of the events, instead of refusing to
+    /// run; no projector of that version may be running, for the two would undo each other's work
+    #[arg(
+        long,
+        env = "INKSTREAM_REPLACE_VIEWS",
+        default_value_t = false,
+        action = clap::ArgAction::Set,
+    )]
+    pub replace_views: bool,
+
     /// Where `/health/live`, `/health/ready` and `/metrics` are served
     #[arg(long, env = "INKSTREAM_OPS_ADDRESS", default_value = "127.0.0.1:9082")]
     pub ops_address: SocketAddr,

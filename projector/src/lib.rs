@@ -91,7 +91,7 @@ impl App {
         };
         let (copy_task, copies) = CopyTask::new(copy_to, readiness.check("undecodable"));
         let project = ProjectTask {
-            projection: Projection::new(log, views, halted),
+            projection: Projection::new(log, views, halted, config.replace_views),
             partitions,
             copies,
             retries: Retries::default(),

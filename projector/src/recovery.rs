@@ -24,6 +24,14 @@ const MAX_TURNS: u32 = 15;
 /// How often it is said how far filling has come.
 const SAY_EVERY: Duration = Duration::from_secs(5);
 
+/// Views that are not ours to begin anew.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the views of partition {0} were made by another version of this program; once no projector of that version \
+     runs, start this one with INKSTREAM_REPLACE_VIEWS=true, or with an INKSTREAM_REDIS_PREFIX of its own"
+)]
+pub(crate) struct AnotherVersion(Partition);
+
 /// Where the log stood a moment ago.
 #[derive(Debug, Clone, Default)]
 pub struct Heads {
@@ -171,6 +179,10 @@ impl Projection {
     /// Begins a new epoch of a partition at its head. What it held counts as absent from then on, and is
     /// filled again step by step.
     pub(crate) async fn begin_epoch(&mut self, partition: Partition) -> anyhow::Result<()> {
+        let found = self.watermarks.get(&partition);
+        if found.is_some_and(|found| !found.is_of_this_version()) && !self.replaces_views {
+            return Err(AnotherVersion(partition).into());
+        }
         // In this order: heads of a later life than the watermark tells are noticed, those of an earlier one
         // might not be.
         let incarnation = self.log.incarnation().await?;

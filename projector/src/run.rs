@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::apply::{Projection, Waiting};
 use crate::consumer::{MAX_MESSAGES, Partitions};
 use crate::metrics;
-use crate::recovery::{Heads, Standstill};
+use crate::recovery::{AnotherVersion, Heads, Standstill};
 use crate::retries::Retries;
 use crate::undecodable::Copies;
 
@@ -135,6 +135,7 @@ impl ProjectTask {
             match done {
                 Ok(()) if self.projection.away.is_empty() => self.redis.ready(),
                 Ok(()) => self.redis.not_ready("the views of some partitions do not answer"),
+                Err(error) if error.is::<AnotherVersion>() => return Err(error),
                 Err(error) => {
                     let error = format!("{error:#}");
                     tracing::warn!(error, "The views could not be brought up to date: {error}");
