@@ -106,7 +106,8 @@ impl Blog {
 
     /// The views themselves.
     pub(crate) fn views(&self) -> Views {
-        let prefix = self.settings.iter().find(|(name, _)| *name == PREFIX);
+        // The last one holds, as for a process.
+        let prefix = self.settings.iter().rev().find(|(name, _)| *name == PREFIX);
         let keys = prefix.and_then(|(_, prefix)| KeySpace::new(prefix).ok()).expect("no prefix");
         let partitions = PARTITIONS.parse().ok().and_then(Partitions::new).expect("no number");
         Views::new(&self.ground.redis_url, keys, partitions, PATIENCE).expect("no address of Redis")
