@@ -31,7 +31,7 @@ async fn each_tells_the_truth_while_their_connections_keep_breaking() {
     let tally = changes_at_random(&[&here, &there], 12, 60).await;
     over.store(true, Ordering::SeqCst);
     let breaks = breaking.await.unwrap();
-    assert!(breaks > 10, "only {breaks} connections were broken");
+    assert!(breaks > 3, "only {breaks} connections were broken");
     assert!(tally.recorded > 20 && tally.unchanged > 20, "{tally:?}");
 }
 
