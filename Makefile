@@ -10,7 +10,7 @@ BUILT := $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 LAUNCHER := $(BUILT)/inkstream-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run tour token test test-shell fuzz browser check deny bench
+.PHONY: help setup run tour token test test-shell fuzz browser check rebuild verify deny bench
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,14 @@ browser: setup ## Look at the pages for people with Chromium; pictures go to tar
 check: setup ## Check formatting and lints
 	cargo fmt --check
 	cargo clippy --workspace --all-targets -- -D warnings
+
+rebuild: ## Make the views of the running system anew, beside the live ones, and switch to them
+	@cargo build -q --profile $(PROFILE) -p projector -p dev --bins
+	@exec $(LAUNCHER) projector rebuild $(ARGS)
+
+verify: ## Hold the views of the running system against its log (ARGS=--repair: and mend them)
+	@cargo build -q --profile $(PROFILE) -p projector -p dev --bins
+	@exec $(LAUNCHER) projector verify $(ARGS)
 
 deny: setup ## Check licences, sources and bans of all dependencies
 	@cargo deny --version >/dev/null 2>&1 || cargo install cargo-deny --locked

@@ -94,7 +94,7 @@ impl App {
         let keys = KeySpace::new(&config.redis_prefix).context("INKSTREAM_REDIS_PREFIX")?;
         let views = Views::new(config.redis_url.reveal(), keys, partitions, REDIS_LIMIT)
             .context("INKSTREAM_REDIS_URL cannot be used")?;
-        let (waiting, watermarks) = read_model::waiting(views);
+        let (waiting, watermarks) = read_model::waiting(views.clone());
         let service = Service {
             posts: Posts::new(streams, Recent::new(config.recent_kib)),
             verifier,
@@ -117,7 +117,8 @@ impl App {
 
         let keep = Duration::from_secs(u64::from(config.key_hours) * 3600);
         let expiry = Expiry { pool: loads.clone(), keep };
-        let watch = Watch { pool: loads, incarnation, postgres: readiness.check("postgres") };
+        let postgres = readiness.check("postgres");
+        let watch = Watch { pool: loads, views, incarnation, postgres };
         let drain = config.drain;
         Ok(Self { http, writer, relay, watermarks, watch, expiry, ops, readiness, drain })
     }

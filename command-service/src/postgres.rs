@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use event_log::PoolSettings;
+use read_model::Views;
 use service_runtime::Check;
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
@@ -37,6 +38,8 @@ pub(crate) fn pool(
 #[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) pool: PgPool,
+    /// Whose watermarks are looked at for those who wait.
+    pub(crate) views: Views,
     pub(crate) incarnation: Arc<AtomicU32>,
     pub(crate) postgres: Check,
 }
@@ -56,13 +59,18 @@ impl Watch {
 
     async fn look(&self) -> anyhow::Result<()> {
         let standing = sqlx::query_as(
-            "SELECT store.incarnation, relay.cursor, (SELECT coalesce(max(position), 0) FROM events)
+            "SELECT store.incarnation, relay.cursor, (SELECT coalesce(max(position), 0) FROM events),
+                    (SELECT number FROM generations WHERE state = 'active' ORDER BY turn DESC LIMIT 1)
              FROM store, relay",
         )
         .fetch_one(&self.pool);
-        let (incarnation, cursor, head): (i32, i64, i64) =
+        let (incarnation, cursor, head, generation): (i32, i64, i64, Option<i32>) =
             tokio::time::timeout(TIME_LIMIT, standing).await.context("took too long")??;
         self.incarnation.store(incarnation.unsigned_abs(), Ordering::Relaxed);
+        // Of whatever version: whoever waits, waits for what most readers see.
+        if let Some(generation) = generation {
+            self.views.switch_to(generation.unsigned_abs());
+        }
         // Told by every process, for it matters most when none of them is carrying anything.
         metrics::gauge!("log_head").set(head as f64);
         metrics::gauge!("relay_cursor").set(cursor as f64);

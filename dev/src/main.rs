@@ -33,6 +33,14 @@ enum Action {
     WithServers(WithServers),
     /// Publish a post on the running system and report each hop of its event
     Tour(Settings),
+    /// Run the projector's tools on the running system, such as `projector rebuild`
+    Projector {
+        #[command(flatten)]
+        settings: Settings,
+        /// What the projector is told
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
     /// Print a bearer token for the local system, and nothing else
     Token {
         /// Whose token it is to be
@@ -47,6 +55,7 @@ async fn main() -> ExitCode {
         Action::Run(settings) => run::run(&settings).await.map(|()| ExitCode::SUCCESS),
         Action::WithServers(arguments) => with_servers::run(&arguments).await,
         Action::Tour(settings) => tour::run(&settings).await.map(|()| ExitCode::SUCCESS),
+        Action::Projector { settings, words } => services::projector(&settings, &words),
         Action::Token { author } => services::token(&author).map(|token| {
             println!("{token}");
             ExitCode::SUCCESS

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::Write,
     os::unix::fs::OpenOptionsExt,
-    process::{Command, Stdio},
+    process::{Command, ExitCode, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
@@ -71,6 +71,16 @@ pub(crate) fn migrate(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
+/// Runs the projector as one of its tools.
+pub(crate) fn projector(settings: &Settings, words: &[String]) -> Result<ExitCode> {
+    let status = Command::new(service_binary("projector")?)
+        .args(words)
+        .envs(shared_settings(settings)?)
+        .status()
+        .context("while running the projector")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 /// A bearer token that the local system accepts.
 pub(crate) fn token(author: &str) -> Result<String> {
     let output = Command::new(service_binary("command-service")?)
@@ -93,8 +103,6 @@ fn shared_settings(settings: &Settings) -> Result<Vec<(&'static str, String)>> {
         ("INKSTREAM_REDIS_URL", settings.redis_url()),
         ("INKSTREAM_REDIS_PREFIX", settings.redis_prefix.clone()),
         ("INKSTREAM_PUBLIC_URL", settings.query_url()),
-        // There is but one projector here.
-        ("INKSTREAM_REPLACE_VIEWS", "true".to_owned()),
         ("INKSTREAM_JWT_SECRET", jwt_secret()?),
     ])
 }

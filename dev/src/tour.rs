@@ -54,8 +54,9 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
         }),
         async {
             let partition = partition_of(position, &mut database).await?;
+            let generation = active_generation(&mut database).await?;
             until(start, "it did not reach Redis", async || {
-                let watermark = watermark(settings, partition, &mut views).await?;
+                let watermark = watermark(settings, generation, partition, &mut views).await?;
                 Ok(watermark.is_some_and(|watermark| watermark >= position))
             })
             .await
@@ -109,13 +110,24 @@ async fn partition_of(position: i64, database: &mut PgConnection) -> Result<i64>
         .context("while looking for the event")
 }
 
+/// The generation of the views that readers are answered from.
+async fn active_generation(database: &mut PgConnection) -> Result<i32> {
+    sqlx::query_scalar(
+        "SELECT number FROM generations WHERE state = 'active' ORDER BY turn DESC LIMIT 1",
+    )
+    .fetch_one(database)
+    .await
+    .context("while asking which generation of the views is active")
+}
+
 async fn watermark(
     settings: &Settings,
+    generation: i32,
     partition: i64,
     views: &mut MultiplexedConnection,
 ) -> Result<Option<i64>> {
     redis::cmd("HGET")
-        .arg(format!("{{{}:{partition}}}:watermark", settings.redis_prefix))
+        .arg(format!("{{{}:g{generation}:{partition}}}:watermark", settings.redis_prefix))
         .arg("position")
         .query_async(views)
         .await
@@ -145,9 +157,10 @@ async fn compare(
 
     println!("\nThe last position of each partition:\n");
     println!(" partition   in Postgres      in Kafka      in Redis");
+    let generation = active_generation(database).await?;
     let mut behind = 0;
     for (partition, head, relayed) in parts {
-        let watermark = watermark(settings, partition, views).await?;
+        let watermark = watermark(settings, generation, partition, views).await?;
         let shown = watermark.map_or("nothing".to_owned(), |watermark| watermark.to_string());
         let agrees = watermark == Some(head);
         behind += usize::from(!agrees);

@@ -11,7 +11,6 @@ use read_model::{Judgement, Views, Watermark, judge};
 
 use crate::halted::Halted;
 use crate::metrics;
-use crate::recovery::Filled;
 use crate::runs::Run;
 
 /// A partition that lacks more events than this is begun anew instead of being caught up.
@@ -28,9 +27,8 @@ pub struct Projection {
     /// Partitions whose views could not be read or written, while those of others could: the one node of a
     /// cluster is away that has them, or they move to another. Looked for again once a second.
     pub(crate) away: BTreeSet<Partition>,
-    pub(crate) filled: Filled,
-    /// Whether views that another version of this program made are ours to begin anew.
-    pub(crate) replaces_views: bool,
+    /// Whether numbers are told of it. They are of the views that readers are answered from.
+    pub(crate) is_measured: bool,
 }
 
 /// Messages that wait to be applied, partition by partition, in order.
@@ -46,9 +44,9 @@ enum Step {
 }
 
 impl Projection {
-    pub fn new(log: EventLog, views: Views, halted: Halted, replaces_views: bool) -> Self {
-        let (watermarks, away, filled) = Default::default();
-        Self { log, views, watermarks, halted, away, filled, replaces_views }
+    pub fn new(log: EventLog, views: Views, halted: Halted) -> Self {
+        let (watermarks, away, is_measured) = Default::default();
+        Self { log, views, watermarks, halted, away, is_measured }
     }
 
     /// Brings what waits into the views. After an error the rest still waits, and may be tried again: what is

@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::builder::RangedU64ValueParser;
+use clap::{Args, Parser, Subcommand};
 use domain::{Position, PostId};
 use service_runtime::{DrainArgs, Secret, TelemetryArgs};
 
@@ -53,25 +54,76 @@ pub struct Config {
     #[arg(long, env = "INKSTREAM_PATIENCE_MS", default_value_t = 2000)]
     pub patience_ms: u64,
 
-    /// Begin anew, in place, what another version of this program made of the events, instead of refusing to
-    /// run; no projector of that version may be running, for the two would undo each other's work
-    #[arg(
-        long,
-        env = "INKSTREAM_REPLACE_VIEWS",
-        default_value_t = false,
-        action = clap::ArgAction::Set,
-    )]
-    pub replace_views: bool,
-
     /// Where `/health/live`, `/health/ready` and `/metrics` are served
     #[arg(long, env = "INKSTREAM_OPS_ADDRESS", default_value = "127.0.0.1:9082")]
     pub ops_address: SocketAddr,
+
+    /// How many pages of the active views are held against the log in a minute, all the time
+    #[arg(
+        long,
+        env = "INKSTREAM_VERIFY_PAGES_A_MINUTE",
+        default_value_t = 60,
+        value_parser = number(0..=100_000),
+    )]
+    pub verify_pages_a_minute: u32,
+
+    #[command(flatten)]
+    pub rebuild: RebuildArgs,
 
     #[command(flatten)]
     pub drain: DrainArgs,
 
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
+}
+
+/// How the views are made anew, by whom and whenever that is.
+#[derive(Debug, Clone, Args)]
+pub struct RebuildArgs {
+    /// How many parts of the log are folded at the same time by a rebuild
+    #[arg(
+        long = "rebuild-lanes",
+        env = "INKSTREAM_REBUILD_LANES",
+        default_value_t = 2,
+        value_parser = number(1..=64),
+    )]
+    pub lanes: u32,
+
+    /// How much of the time each of them works, in percent; the rest is left to readers and writers
+    #[arg(
+        long = "rebuild-share",
+        env = "INKSTREAM_REBUILD_SHARE",
+        default_value_t = 50,
+        value_parser = clap::value_parser!(u8).range(1..=100),
+    )]
+    pub share: u8,
+
+    /// About how many events a rebuild writes before it notes how far it is: what one that is killed does twice
+    #[arg(
+        long = "rebuild-part-events",
+        env = "INKSTREAM_REBUILD_PART_EVENTS",
+        default_value_t = 5000,
+        value_parser = number(1..=1_000_000),
+    )]
+    pub part_events: u32,
+
+    /// How many generations that were active before are kept up to date, for a way back
+    #[arg(
+        long = "keep-generations",
+        env = "INKSTREAM_KEEP_GENERATIONS",
+        default_value_t = 1,
+        value_parser = number(0..=10),
+    )]
+    pub keep: u32,
+
+    /// How many pages of a new generation are held against the log before readers are switched to it
+    #[arg(
+        long = "rebuild-verify-pages",
+        env = "INKSTREAM_REBUILD_VERIFY_PAGES",
+        default_value_t = 1000,
+        value_parser = number(0..=1_000_000),
+    )]
+    pub verify_pages: u32,
 }
 
 /// Looks after pages that were set aside, because an event of theirs cannot be folded
@@ -147,40 +199,15 @@ fn position(text: &str) -> Result<Position, String> {
     position.map(Position).ok_or_else(|| "expected the position of an event".to_owned())
 }
 
-/// What the process is started for.
-#[derive(Debug, Clone)]
-pub enum Command {
-    Project(Box<Config>),
-    Quarantine(QuarantineArgs),
-}
-
-impl Command {
-    /// Reads the command line and the environment; ends the process if they cannot be read.
-    pub fn parse() -> Self {
-        Self::try_parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit())
-    }
-
-    pub fn try_parse_from<T: Into<std::ffi::OsString> + Clone>(
-        words: impl IntoIterator<Item = T>,
-    ) -> Result<Self, clap::Error> {
-        let matches = Config::command()
-            .subcommand(QuarantineArgs::command())
-            .subcommand_negates_reqs(true)
-            .try_get_matches_from(words)?;
-        match matches.subcommand() {
-            Some((_quarantine, matches)) => {
-                QuarantineArgs::from_arg_matches(matches).map(Self::Quarantine)
-            }
-            None => {
-                Config::from_arg_matches(&matches).map(|config| Self::Project(Box::new(config)))
-            }
-        }
-    }
+/// Reads a number of a range.
+pub(crate) fn number(range: std::ops::RangeInclusive<u64>) -> RangedU64ValueParser<u32> {
+    RangedU64ValueParser::new().range(range)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Command;
 
     const SERVERS: &str = "--database-url=postgres://x --redis-url=redis://y";
 

@@ -3,34 +3,41 @@
 
 mod apply;
 mod away;
+mod command;
 pub mod config;
 mod consumer;
 mod halted;
 mod metrics;
 mod pages;
 pub mod quarantine;
+pub mod rebuild;
 mod recovery;
 mod retries;
 mod run;
 mod runs;
+mod show;
 mod undecodable;
+pub mod verify;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use event_log::{EventLog, PoolSettings};
-use read_model::{KeySpace, Views};
+use event_log::{EventLog, Generations, PoolSettings};
+use read_model::{KeySpace, VIEW_VERSION, Views};
 use service_runtime::{DrainArgs, Ops, Readiness, Tasks};
 
+pub use command::Command;
 pub use config::Config;
 pub use metrics::METRICS;
 
-use crate::apply::Projection;
 use crate::consumer::{Partitions, TopicTask};
 use crate::halted::Halted;
-use crate::retries::Retries;
+use crate::rebuild::Rebuild;
+use crate::rebuild::followed::{self, Followed};
+use crate::rebuild::keeper::Keeper;
 use crate::run::{HeadsTask, ProjectTask};
 use crate::undecodable::{CopyTask, CopyTo};
+use crate::verify::Trickle;
 
 /// A batch is written in one exchange, which takes Redis longer than a reader would wait.
 const REDIS_LIMIT: Duration = Duration::from_secs(5);
@@ -43,6 +50,8 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 pub struct App {
     project: ProjectTask,
     heads: HeadsTask,
+    keeper: Keeper,
+    trickle: Trickle,
     topic: TopicTask,
     copies: CopyTask,
     ops: Ops,
@@ -57,12 +66,15 @@ impl App {
         let readiness = Readiness::new();
         let settings = PoolSettings {
             name: "projector",
-            connections: 4,
+            // For a build in this process beside what is done all the time.
+            connections: 4 + config.rebuild.lanes,
             acquire_limit: Duration::from_secs(5),
             options: &[],
         };
         let pool = event_log::pool(config.database_url.reveal(), settings)?;
         let store = event_log::open_within(START_PATIENCE, &pool).await?;
+        let generations = Generations::new(pool.clone());
+        generations.begin_first(VIEW_VERSION).await?;
         let log = EventLog::new(pool, store.partitions);
         let keys = KeySpace::new(&config.redis_prefix)?;
         let views = Views::new(config.redis_url.reveal(), keys, store.partitions, REDIS_LIMIT)?;
@@ -75,15 +87,35 @@ impl App {
         let partitions = Partitions::join(
             &config.kafka_brokers,
             &config.kafka_topic,
-            &config.kafka_group,
+            // Each version of the views hears of every event.
+            &format!("{}-v{VIEW_VERSION}", config.kafka_group),
             store.partitions,
         )?;
         let ops = Ops::bind(config.ops_address, readiness.clone()).await?;
 
         let halted = Halted::new(readiness.check("folds"));
-        let quarantine = readiness.check("quarantine");
-        let (heads, heads_seen) =
-            HeadsTask::new(log.clone(), readiness.check("postgres"), quarantine);
+        let (heads, heads_seen) = HeadsTask::new(
+            log.clone(),
+            generations.clone(),
+            readiness.check("postgres"),
+            readiness.check("quarantine"),
+        );
+        let followed = followed::to_follow(&generations).await?;
+        let rebuild = Rebuild {
+            log: log.clone(),
+            views: views.clone(),
+            generations: generations.clone(),
+            args: config.rebuild,
+            halted: halted.clone(),
+            holder: rebuild::holder(),
+        };
+        let keeper = Keeper { rebuild, check: readiness.check("generation") };
+        let trickle = Trickle {
+            log: log.clone(),
+            views: views.clone(),
+            generations,
+            pages_a_minute: config.verify_pages_a_minute,
+        };
         let copy_to = CopyTo {
             brokers: config.kafka_brokers,
             topic: config.undecodable_topic,
@@ -91,16 +123,25 @@ impl App {
         };
         let (copy_task, copies) = CopyTask::new(copy_to, readiness.check("undecodable"));
         let project = ProjectTask {
-            projection: Projection::new(log, views, halted, config.replace_views),
+            followed: Followed::new(log, views, halted, &followed),
             partitions,
             copies,
-            retries: Retries::default(),
             heads: heads_seen,
             patience: Duration::from_millis(config.patience_ms),
             redis: readiness.check("redis"),
             filled: None,
         };
-        Ok(Self { project, heads, topic, copies: copy_task, ops, readiness, drain: config.drain })
+        Ok(Self {
+            project,
+            heads,
+            keeper,
+            trickle,
+            topic,
+            copies: copy_task,
+            ops,
+            readiness,
+            drain: config.drain,
+        })
     }
 
     pub fn ops_address(&self) -> SocketAddr {
@@ -112,6 +153,8 @@ impl App {
         let mut tasks = Tasks::new(self.drain, &self.readiness);
         tasks.spawn("project", |stop| self.project.run(stop));
         tasks.spawn("heads", |stop| self.heads.run(stop));
+        tasks.spawn("generations", |stop| self.keeper.run(stop));
+        tasks.spawn("verify", |stop| self.trickle.run(stop));
         tasks.spawn("topic", |stop| self.topic.run(stop));
         tasks.spawn("copies", |stop| self.copies.run(stop));
         tasks.spawn_last("ops", |stop| self.ops.run(stop));

@@ -1,22 +1,43 @@
-//! The projector's process: start, wait, stop; or a look into the quarantine, if asked to.
+//! The projector's process: start, wait, stop; or one thing that an operator wants of the views.
+
+use std::process::ExitCode;
 
 use anyhow::Context;
-use projector::config::Command;
-use projector::{App, Config, quarantine};
-use service_runtime::{shutdown_signal, telemetry};
+use projector::{App, Command, Config, quarantine};
+use service_runtime::{TelemetryArgs, shutdown_signal, telemetry};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> anyhow::Result<ExitCode> {
+    let init =
+        |name: &str, args: &TelemetryArgs| telemetry::init(&format!("projector {name}"), args);
     match Command::parse() {
-        Command::Project(config) => project(*config).await,
+        Command::Project(config) => project(*config).await?,
+        Command::Rebuild(command) => {
+            init("rebuild", &command.store.telemetry)?;
+            command.run().await.context("the views were not rebuilt")?;
+        }
+        Command::Rollback(command) => {
+            init("rollback", &command.store.telemetry)?;
+            command.run().await.context("readers are answered as before")?;
+        }
+        Command::Generations(command) => command.run().await?,
+        Command::Abandon(command) => command.run().await?,
+        Command::Verify(command) => {
+            init("verify", &command.store.telemetry)?;
+            if !command.run().await.context("the views were not verified")? {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Command::Show(command) => command.run().await?,
         Command::Quarantine(args) => {
-            telemetry::init("projector quarantine", &args.telemetry)?;
-            quarantine::run(&args, &mut std::io::stdout()).await
+            init("quarantine", &args.telemetry)?;
+            quarantine::run(&args, &mut std::io::stdout()).await?;
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn project(config: Config) -> anyhow::Result<()> {

@@ -18,6 +18,13 @@ pub(crate) const QUARANTINED: &str = "projector_quarantined_pages";
 pub(crate) const QUARANTINES: &str = "projector_quarantines_total";
 pub(crate) const UNDECODABLE: &str = "projector_undecodable_messages_total";
 pub(crate) const UNCOPIED: &str = "projector_uncopied_messages";
+pub(crate) const REBUILD_DONE: &str = "projector_rebuild_events_done";
+pub(crate) const REBUILD_TOTAL: &str = "projector_rebuild_events_total";
+pub(crate) const REBUILD_REMAINING: &str = "projector_rebuild_remaining_seconds";
+pub(crate) const GENERATIONS: &str = "projector_generations";
+pub(crate) const SWITCHES: &str = "projector_switches_total";
+pub(crate) const VERIFIED: &str = "projector_verified_pages_total";
+pub(crate) const DIFFERENCES: &str = "projector_verified_differences_total";
 
 /// All of them.
 pub const METRICS: &[Metric] = &[
@@ -85,6 +92,33 @@ pub const METRICS: &[Metric] = &[
         Gauge,
         &[],
         "Messages that are not ours and wait to be copied; no offset is committed past them",
+    ),
+    metric(
+        REBUILD_DONE,
+        Gauge,
+        &["work"],
+        "Events that a rebuild, a verification, or the filling of what was lost has behind it",
+    ),
+    metric(REBUILD_TOTAL, Gauge, &["work"], "Events that it has to do with in all"),
+    metric(
+        REBUILD_REMAINING,
+        Gauge,
+        &["work"],
+        "How long it will take from now on, if it goes on as it has",
+    ),
+    metric(GENERATIONS, Gauge, &["state"], "Generations of our version of the views"),
+    metric(
+        SWITCHES,
+        Counter,
+        &[],
+        "Switches of all readers to another generation that this process has made",
+    ),
+    metric(VERIFIED, Counter, &[], "Pages of the active generation that were held against the log"),
+    metric(
+        DIFFERENCES,
+        Counter,
+        &[],
+        "Pages that were not what the log makes of them, and have been folded anew",
     ),
 ];
 

@@ -1,16 +1,17 @@
 //! `projector quarantine`: pages that were set aside, for an operator to look at, to try again, or to accept
 //! that an event is left out.
 
-use std::io::Write;
+use std::io::{Write, sink};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use domain::{Position, PostId};
-use event_log::{Entry, EventLog, PoolSettings, Reading, State};
+use event_log::{Entry, EventLog, Generations, PoolSettings, Reading, State};
 use read_model::{KeySpace, Views};
 
 use crate::config::{QuarantineAction, QuarantineArgs, Which};
 use crate::pages::{Refolded, refold};
+use crate::rebuild::followed;
 use crate::retries;
 
 /// How many entries are listed.
@@ -28,19 +29,52 @@ pub async fn run(args: &QuarantineArgs, out: &mut impl Write) -> anyhow::Result<
     };
     let pool = event_log::pool(args.database_url.reveal(), settings)?;
     let store = event_log::open_within(LIMIT, &pool).await?;
+    let followed = followed::to_follow(&Generations::new(pool.clone())).await?;
     let log = EventLog::new(pool, store.partitions);
     let keys = KeySpace::new(&args.redis_prefix)?;
     let views = Views::new(args.redis_url.reveal(), keys, store.partitions, LIMIT)?;
-    match &args.action {
-        QuarantineAction::List => list(&log, out).await,
-        QuarantineAction::Show { which } => show(&log, &views, *which, out).await,
+    // What readers see comes first, and is what there is to say something of.
+    let (active, others) = match followed.split_first() {
+        Some((active, others)) => (views.of_generation(*active), others),
+        None => (views.clone(), &[][..]),
+    };
+    let last = match &args.action {
         QuarantineAction::Retry { post_id: Some(id), .. } => {
             let noted = on_record(&log, Which::Post(*id)).await?;
-            let last = noted.iter().map(|entry| entry.position).max().unwrap_or_default();
-            retry(&log, &views, *id, last, out).await
+            noted.iter().map(|entry| entry.position).max().unwrap_or_default()
         }
-        QuarantineAction::Retry { post_id: None, .. } => retry_all(&log, &views, out).await,
-        QuarantineAction::Discard { position } => discard(&log, &views, *position, out).await,
+        QuarantineAction::List
+        | QuarantineAction::Show { .. }
+        | QuarantineAction::Retry { post_id: None, .. }
+        | QuarantineAction::Discard { .. } => Position::ZERO,
+    };
+    let outcome = act(&args.action, &log, &active, last, out).await;
+    for other in others {
+        // It ends there as here, but for a server that went away in between.
+        let done = act(&args.action, &log, &views.of_generation(*other), last, &mut sink()).await;
+        if let (Err(error), Ok(())) = (done, &outcome) {
+            tracing::warn!("Generation {other} of the views is as it was: {error:#}");
+        }
+    }
+    outcome
+}
+
+/// Does it in one generation of the views.
+async fn act(
+    action: &QuarantineAction,
+    log: &EventLog,
+    views: &Views,
+    last: Position,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    match action {
+        QuarantineAction::List => list(log, out).await,
+        QuarantineAction::Show { which } => show(log, views, *which, out).await,
+        QuarantineAction::Retry { post_id: Some(id), .. } => {
+            retry(log, views, *id, last, out).await
+        }
+        QuarantineAction::Retry { post_id: None, .. } => retry_all(log, views, out).await,
+        QuarantineAction::Discard { position } => discard(log, views, *position, out).await,
     }
 }
 

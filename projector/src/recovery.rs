@@ -21,16 +21,6 @@ const CHUNK: u32 = 50;
 const ATTEMPTS: usize = 5;
 /// How many times as long a partition may stand still while Kafka brings more of others than we take.
 const MAX_TURNS: u32 = 15;
-/// How often it is said how far filling has come.
-const SAY_EVERY: Duration = Duration::from_secs(5);
-
-/// Views that are not ours to begin anew.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the views of partition {0} were made by another version of this program; once no projector of that version \
-     runs, start this one with INKSTREAM_REPLACE_VIEWS=true, or with an INKSTREAM_REDIS_PREFIX of its own"
-)]
-pub(crate) struct AnotherVersion(Partition);
 
 /// Where the log stood a moment ago.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +28,8 @@ pub struct Heads {
     pub incarnation: u32,
     /// The last event of every partition.
     pub points: Vec<Point>,
+    /// The generations of our version that are kept up to date, the active one first.
+    pub generations: Vec<u32>,
 }
 
 /// Since when each partition has stood where it stands, below its head; and where Kafka is silent, so that
@@ -48,13 +40,6 @@ pub struct Standstill {
     silent: BTreeSet<Partition>,
     /// When Kafka last had more for us than we took.
     flood: Option<Instant>,
-}
-
-/// How much has been filled since something last was to be filled, for whoever waits for it.
-#[derive(Debug, Default)]
-pub(crate) struct Filled {
-    events: u64,
-    said: Option<Instant>,
 }
 
 impl Standstill {
@@ -114,12 +99,8 @@ impl Projection {
         for (partition, head) in self.log.partitions().all().zip(&heads.points) {
             let watermark = self.watermarks.get(&partition).cloned();
             let unfilled = watermark.as_ref().and_then(|mark| mark.unfilled_below);
-            let gauge = |name, position: Position| {
-                ::metrics::gauge!(name, "partition" => partition.to_string())
-                    .set(position.0 as f64);
-            };
-            gauge(metrics::HEAD, head.position);
-            gauge(metrics::UNFILLED, unfilled.unwrap_or_default());
+            self.gauge(metrics::HEAD, partition, head.position);
+            self.gauge(metrics::UNFILLED, partition, unfilled.unwrap_or_default());
             if self.away.contains(&partition) {
                 continue;
             }
@@ -129,7 +110,9 @@ impl Projection {
             // What is wrong with one keeps no other behind.
             outcome = outcome.and(compared);
         }
-        ::metrics::gauge!(metrics::TAILED).set(standstill.tailed() as f64);
+        if self.is_measured {
+            ::metrics::gauge!(metrics::TAILED).set(standstill.tailed() as f64);
+        }
         outcome
     }
 
@@ -179,10 +162,6 @@ impl Projection {
     /// Begins a new epoch of a partition at its head. What it held counts as absent from then on, and is
     /// filled again step by step.
     pub(crate) async fn begin_epoch(&mut self, partition: Partition) -> anyhow::Result<()> {
-        let found = self.watermarks.get(&partition);
-        if found.is_some_and(|found| !found.is_of_this_version()) && !self.replaces_views {
-            return Err(AnotherVersion(partition).into());
-        }
         // In this order: heads of a later life than the watermark tells are noticed, those of an earlier one
         // might not be.
         let incarnation = self.log.incarnation().await?;
@@ -229,7 +208,7 @@ impl Projection {
         for _ in 0..ATTEMPTS {
             let Some(watermark) = self.watermarks.get(&partition).cloned() else { return Ok(()) };
             let (folded, count) = self.fold_first_from_log(&ids).await?;
-            let (events, lowest) = covered(&touched, &ids[..count]);
+            let lowest = covered(&touched, &ids[..count]);
             let discarded = self.quarantine(folded.unreadable.iter()).await?;
             if !discarded.is_empty() {
                 // Just now: the pages are folded again without.
@@ -256,7 +235,7 @@ impl Projection {
             };
             match filled {
                 Guarded::Written => {
-                    self.note_filled(partition, events, lowest);
+                    self.note_filled(partition, lowest);
                     return Ok(());
                 }
                 // Somebody applied an event that these rows lack: they are folded again.
@@ -268,39 +247,20 @@ impl Projection {
         Ok(())
     }
 
-    fn note_filled(&mut self, partition: Partition, events: usize, lowest: Position) {
-        ::metrics::gauge!(metrics::UNFILLED, "partition" => partition.to_string())
-            .set(lowest.0 as f64);
+    pub(crate) fn gauge(&self, name: &'static str, partition: Partition, position: Position) {
+        if self.is_measured {
+            ::metrics::gauge!(name, "partition" => partition.to_string()).set(position.0 as f64);
+        }
+    }
+
+    fn note_filled(&mut self, partition: Partition, lowest: Position) {
+        self.gauge(metrics::UNFILLED, partition, lowest);
         if let Some(watermark) = self.watermarks.get_mut(&partition) {
             watermark.unfilled_below = (lowest != Position::ZERO).then_some(lowest);
             if lowest == Position::ZERO {
                 tracing::info!(partition = %partition, "Partition {partition} is filled");
             }
         }
-        self.filled.events += events as u64;
-        self.say_how_far_filling_is();
-    }
-
-    fn say_how_far_filling_is(&mut self) {
-        let (partitions, below) = self
-            .unfilled()
-            .fold((0_u64, 0), |(count, below), (_, position)| (count + 1, below + position.0));
-        if partitions == 0 {
-            self.filled = Filled::default();
-            return;
-        }
-        if self.filled.said.is_some_and(|said| said.elapsed() < SAY_EVERY) {
-            return;
-        }
-        self.filled.said = Some(Instant::now());
-        // Positions are spread evenly over all partitions; counting would cost more than it tells.
-        let to_go = below / u64::from(self.log.partitions().count());
-        let (filled, all) = (self.filled.events, self.filled.events + to_go);
-        tracing::info!(
-            events.filled = filled,
-            events.to_go = to_go,
-            "Filled {filled} of about {all} events, {partitions} partitions to go"
-        );
     }
 
     /// Whether the log, asked after the watermark was read, is in another life, or has another event or none
@@ -325,15 +285,14 @@ fn latest_first(touched: &[Touched]) -> Vec<PostId> {
     ids.filter(|id| seen.insert(*id)).collect()
 }
 
-/// How many of these events, latest first, are in these pages without one missing between them, and the
-/// position of the last; zero if that was all.
-fn covered(touched: &[Touched], pages: &[PostId]) -> (usize, Position) {
+/// The position of the last of these events, latest first, such that it and those before it are all in these
+/// pages; zero if that was all.
+fn covered(touched: &[Touched], pages: &[PostId]) -> Position {
     let is_in = |touched: &&Touched| {
         touched.stream_id.parse::<PostId>().map_or(true, |id| pages.contains(&id))
     };
     let covered = touched.iter().take_while(is_in).count();
-    let lowest = touched[..covered].last().map_or(Position::ZERO, |touched| touched.position);
-    (covered, lowest)
+    touched[..covered].last().map_or(Position::ZERO, |touched| touched.position)
 }
 
 #[cfg(test)]

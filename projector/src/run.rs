@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use domain::{Partition, Position};
-use event_log::EventLog;
+use event_log::{EventLog, Generations};
 use service_runtime::Check;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::apply::{Projection, Waiting};
+use crate::apply::Waiting;
 use crate::consumer::{MAX_MESSAGES, Partitions};
 use crate::metrics;
-use crate::recovery::{AnotherVersion, Heads, Standstill};
-use crate::retries::Retries;
+use crate::rebuild::followed::{self, Followed, Unfilled};
+use crate::recovery::Heads;
 use crate::undecodable::Copies;
 
 /// How often the heads of the log are read.
@@ -25,6 +24,7 @@ const MAX_WAITING: usize = 2 * MAX_MESSAGES;
 #[derive(Debug)]
 pub(crate) struct HeadsTask {
     log: EventLog,
+    generations: Generations,
     seen: watch::Sender<Heads>,
     postgres: Check,
     quarantine: Check,
@@ -33,12 +33,13 @@ pub(crate) struct HeadsTask {
 impl HeadsTask {
     pub(crate) fn new(
         log: EventLog,
+        generations: Generations,
         postgres: Check,
         quarantine: Check,
     ) -> (Self, watch::Receiver<Heads>) {
         let (seen, heads) = watch::channel(Heads::default());
         quarantine.ready();
-        (Self { log, seen, postgres, quarantine }, heads)
+        (Self { log, generations, seen, postgres, quarantine }, heads)
     }
 
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
@@ -66,27 +67,29 @@ impl HeadsTask {
                 "{quarantined} pages are set aside; see `projector quarantine list`"
             )),
         }
-        Ok(Heads { incarnation: self.log.incarnation().await?, points: self.log.heads().await? })
+        Ok(Heads {
+            incarnation: self.log.incarnation().await?,
+            points: self.log.heads().await?,
+            generations: followed::to_follow(&self.generations).await?,
+        })
     }
 }
 
 /// Brings events into the views.
 #[derive(Debug)]
 pub(crate) struct ProjectTask {
-    pub projection: Projection,
+    pub followed: Followed,
     pub partitions: Partitions,
     pub copies: Copies,
-    pub retries: Retries,
     pub heads: watch::Receiver<Heads>,
     pub patience: Duration,
     pub redis: Check,
     /// The partition of which a piece was filled last.
-    pub filled: Option<Partition>,
+    pub filled: Option<Unfilled>,
 }
 
 impl ProjectTask {
     pub(crate) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut standstill = Standstill::default();
         let mut waiting = Waiting::new();
         loop {
             if waiting.is_empty() && self.copies.are_made() {
@@ -101,41 +104,39 @@ impl ProjectTask {
                     ::metrics::counter!(metrics::BATCHES).increment(1);
                     ::metrics::histogram!(metrics::BATCH_SIZE).record(batch.messages as f64);
                     if batch.is_full() {
-                        standstill.more_waits();
+                        self.followed.more_waits();
                     }
                     self.copies.make(std::mem::take(&mut batch.undecodable));
                     self.partitions.took(&mut batch);
                     for (partition, queue) in batch.waiting {
-                        standstill.heard_of(partition);
+                        self.followed.heard_of(partition);
                         waiting.entry(partition).or_default().extend(queue);
                     }
-                    self.projection.apply(&mut waiting).await
+                    self.followed.apply(&mut waiting).await
                 }
                 changed = self.heads.changed() => match changed {
-                    Ok(()) => unless_stopped(&stop, self.compare(&mut standstill)).await,
+                    Ok(()) => unless_stopped(&stop, self.compare()).await,
                     // The task that reads them ends only when all do.
                     Err(_) => return Ok(()),
                 },
                 // What could not be applied; it is still in Kafka and in the log, too.
                 () = std::future::ready(()), if !waiting.is_empty() => {
-                    unless_stopped(&stop, self.projection.apply(&mut waiting)).await
+                    unless_stopped(&stop, self.followed.apply(&mut waiting)).await
                 }
                 () = std::future::ready(()), if fill.is_some() => match fill {
-                    Some((partition, below)) => {
-                        self.filled = Some(partition);
-                        unless_stopped(&stop, self.projection.fill(partition, below)).await
+                    Some(unfilled) => {
+                        self.filled = Some(unfilled);
+                        unless_stopped(&stop, self.followed.fill(unfilled)).await
                     }
                     None => Ok(()),
                 },
-                () = std::future::ready(()), if self.retries.are_due() => {
-                    let retried = self.retries.next(&self.projection.log, &self.projection.views);
-                    unless_stopped(&stop, async { retried.await; Ok(()) }).await
+                () = std::future::ready(()), if self.followed.has_retries_due() => {
+                    unless_stopped(&stop, async { self.followed.retry().await; Ok(()) }).await
                 }
             };
             match done {
-                Ok(()) if self.projection.away.is_empty() => self.redis.ready(),
+                Ok(()) if self.followed.is_whole() => self.redis.ready(),
                 Ok(()) => self.redis.not_ready("the views of some partitions do not answer"),
-                Err(error) if error.is::<AnotherVersion>() => return Err(error),
                 Err(error) => {
                     let error = format!("{error:#}");
                     tracing::warn!(error, "The views could not be brought up to date: {error}");
@@ -147,23 +148,24 @@ impl ProjectTask {
         }
     }
 
-    async fn compare(&mut self, standstill: &mut Standstill) -> anyhow::Result<()> {
+    async fn compare(&mut self) -> anyhow::Result<()> {
         let heads = self.heads.borrow_and_update().clone();
-        self.retries.come_due();
-        self.projection.compare(&heads, standstill, self.patience).await
+        self.followed.come_due();
+        self.followed.compare(&heads, self.patience).await
     }
 
     /// A partition that is to be filled, one of ours; of all, if Kafka has given us none. They take turns, so
     /// that one which cannot be filled keeps no other waiting.
-    fn next_to_fill(&self) -> Option<(Partition, Position)> {
-        let mut unfilled: Vec<_> = self.projection.unfilled().collect();
+    fn next_to_fill(&self) -> Option<Unfilled> {
+        let mut unfilled: Vec<_> = self.followed.unfilled().collect();
         if unfilled.is_empty() {
             return None;
         }
         let ours = self.partitions.assigned();
-        unfilled.retain(|(partition, _)| ours.is_empty() || ours.contains(partition));
-        unfilled.sort_unstable();
-        let next = unfilled.iter().find(|(partition, _)| Some(*partition) > self.filled);
+        unfilled.retain(|unfilled| ours.is_empty() || ours.contains(&unfilled.partition));
+        unfilled.sort_unstable_by_key(Unfilled::turn);
+        let filled = self.filled.as_ref().map(Unfilled::turn);
+        let next = unfilled.iter().find(|unfilled| Some(unfilled.turn()) > filled);
         next.or(unfilled.first()).copied()
     }
 }

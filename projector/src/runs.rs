@@ -153,8 +153,10 @@ impl Projection {
             };
             if answer == Guarded::Written {
                 moved.push((advance.partition, advance.to));
-                ::metrics::counter!(metrics::EVENTS).increment(events as u64);
-                if let Some(oldest) = oldest {
+                if self.is_measured {
+                    ::metrics::counter!(metrics::EVENTS).increment(events as u64);
+                }
+                if let Some(oldest) = oldest.filter(|_| self.is_measured) {
                     let waited = (Utc::now() - oldest).to_std().unwrap_or_default();
                     ::metrics::histogram!(metrics::VISIBLE).record(waited);
                 }
@@ -243,8 +245,7 @@ impl Projection {
                 if let Some(watermark) = self.watermarks.get_mut(&partition) {
                     watermark.point = advance.to;
                 }
-                ::metrics::gauge!(metrics::WATERMARK, "partition" => partition.to_string())
-                    .set(advance.to.position.0 as f64);
+                self.gauge(metrics::WATERMARK, partition, advance.to.position);
             }
             // Somebody else wrote, or the views were lost. What waits is judged anew.
             Guarded::Refused(Some(found)) => {

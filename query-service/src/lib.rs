@@ -18,6 +18,7 @@ mod breaker;
 mod cursor;
 mod demand;
 mod freshness;
+mod generation;
 mod list_query;
 mod post;
 mod reader;
@@ -34,7 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use event_log::{EventLog, PoolSettings};
+use event_log::{EventLog, Generations, PoolSettings};
 use http_api::TokenVerifier;
 use http_api::layers;
 use read_model::{KeySpace, Views, WatchTask};
@@ -43,6 +44,7 @@ use sqlx::PgPool;
 
 pub use config::Config;
 use front::Front;
+use generation::Follow;
 pub use metrics::METRICS;
 use page_cache::{Listener, PageCache};
 use reads::Reads;
@@ -58,6 +60,7 @@ pub struct App {
     listener: Listener,
     watch: Watch,
     watermarks: WatchTask,
+    generation: Follow,
     tasks: Tasks,
 }
 
@@ -81,11 +84,14 @@ impl App {
         let views = Views::new(url, keys, store.partitions, config.redis_limit())
             .context("INKSTREAM_REDIS_URL cannot be used")?;
 
+        let generations = Generations::new(pool.clone());
         let log = EventLog::new(pool, store.partitions);
         let (waiting, watermarks) = read_model::waiting(views.clone());
         let reads = Reads::new(views.clone(), log.clone(), standing.clone(), waiting, &config);
         let added = layers::added_headers(&config.cors);
         let memory = PageCache::new(&config, standing.clone(), added);
+        let mut generation = Follow::new(views.clone(), memory.clone(), generations);
+        generation.ask_postgres().await;
         let service = Service {
             memory: memory.clone(),
             reads: Arc::new(reads),
@@ -99,7 +105,7 @@ impl App {
             Server::bind(config.http_address, front, config.drain.limit_for_requests()).await?;
         let listener = Listener { memory: memory.clone(), announcements: views.announcements() };
         let watch = Watch { standing, views, log, memory, check: readiness.check("reads") };
-        Ok(Self { http, ops, listener, watch, watermarks, tasks })
+        Ok(Self { http, ops, listener, watch, watermarks, generation, tasks })
     }
 
     /// Where readers are answered.
@@ -113,10 +119,11 @@ impl App {
 
     /// Serves until `shutdown` completes or a task ends, then lets work in hand finish.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { http, ops, listener, watch, watermarks, mut tasks } = self;
+        let Self { http, ops, listener, watch, watermarks, generation, mut tasks } = self;
         tasks.spawn("http", |stop| http.run(stop));
         tasks.spawn("listener", |stop| listener.run(stop));
         tasks.spawn("watch", |stop| watch.run(stop));
+        tasks.spawn("generation", |stop| generation.run(stop));
         tasks.spawn_last("watermarks", |stop| async move {
             stop.run_until_cancelled(watermarks.run()).await;
             Ok(())

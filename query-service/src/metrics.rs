@@ -12,6 +12,12 @@ pub const METRICS: &[Metric] = &[
             for a copy in memory that nothing could renew",
     },
     Metric {
+        name: "active_generation",
+        kind: MetricKind::Gauge,
+        labels: &[],
+        help: "Which generation of the views readers are answered from",
+    },
+    Metric {
         name: "memory_bytes",
         kind: MetricKind::Gauge,
         labels: &[],

@@ -227,6 +227,11 @@ impl PageCache {
         self.is_present(kept.incarnation).then_some((kept, freshness))
     }
 
+    /// Nothing that was read until now is fresh any more: readers are answered from other views.
+    pub(crate) fn end_all(&self) {
+        self.inner.moments.end_all();
+    }
+
     /// How much is kept, for whoever watches.
     pub(crate) fn measure(&self) {
         let Some(cache) = &self.inner.cache else { return };

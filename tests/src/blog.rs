@@ -6,7 +6,7 @@ use domain::Partitions;
 use http_api::{Actor, AuthArgs, bearer};
 use read_model::{KeySpace, Views};
 use reqwest::redirect::Policy;
-use testkit::{Launch, Place, eventually, service_binary, unique_name};
+use testkit::{Launch, Place, eventually, eventually_within, service_binary, unique_name};
 
 use crate::author::Author;
 use crate::ground::Ground;
@@ -22,6 +22,9 @@ const PREFIX: &str = "INKSTREAM_REDIS_PREFIX";
 
 /// Longer than any service lets a request take.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// On a machine that is busy with other tests.
+const LIMIT_OF_A_TOOL: Duration = Duration::from_secs(60);
 
 /// A running blog. Dropping it kills all that runs.
 #[derive(Debug)]
@@ -83,6 +86,28 @@ impl Blog {
     pub async fn another_command_service(&self) -> Service {
         let log = self.logs.path().join("another-command-service.log");
         Service::start("command-service", log, self.settings.clone()).await
+    }
+
+    /// Runs the projector as one of its tools, and tells whether it was content and what it said.
+    ///
+    /// # Panics
+    ///
+    /// If it does not end.
+    pub async fn projector_tool(&self, words: &[&str]) -> (bool, String) {
+        let binary = service_binary("projector").expect("the services have not been built");
+        let log = self.logs.path().join(format!("{}.log", unique_name("tool")));
+        let launch = Launch::new("the tool", binary, &log).args(words);
+        let launch =
+            self.settings.iter().fold(launch, |launch, (key, value)| launch.env(*key, value));
+        let mut tool = launch.start().expect("the tool did not start");
+        let mut status = None;
+        eventually_within(LIMIT_OF_A_TOOL, "the tool ends", async || {
+            status = tool.exited().expect("the tool cannot be watched");
+            status.is_some()
+        })
+        .await;
+        let said = std::fs::read_to_string(&log).unwrap_or_default();
+        (status.is_some_and(|status| status.success()), said)
     }
 
     /// An author who may write.

@@ -3,14 +3,18 @@
 //! The relay, the filling of gaps, the folding of one missing page and a rebuild all read through here.
 //! Writing events is the command service's; what they mean, the domain's.
 
+mod generations;
 mod histories;
 mod log;
 mod pool;
 mod quarantine;
+mod scan;
 mod schema;
 
+pub use generations::{Generation, GenerationLease, GenerationState, Generations};
 pub use histories::{Histories, Reading, Unreadable};
 pub use log::{EventLog, Pages, Touched};
 pub use pool::{PoolSettings, address, pool};
 pub use quarantine::{Entry, State};
+pub use scan::{IdRange, Scan};
 pub use schema::{Store, StoreError, create, migrate, open, open_within};

@@ -167,6 +167,12 @@ impl Answers {
         let next = std::array::from_fn(|_| take());
         refused.map_or(Ok(next), |error| Err(error.into()))
     }
+
+    /// The answers to all questions, each of which was one command.
+    pub(crate) fn singles(mut self) -> Result<Vec<Value>, ViewsError> {
+        let left = self.order.len();
+        (0..left).map(|_| self.next().map(|[answer]| answer)).collect()
+    }
 }
 
 /// The addresses in `[user:password@]host:port[,host:port…][/?…]`, each as that of a single Redis.

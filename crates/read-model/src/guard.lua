@@ -3,6 +3,7 @@
 -- KEYS  1 watermark  2 listed  3 lists  4 quarantined  5 never (no such key)  6… one row each
 -- ARGV  1 mode       `advance`: the rows follow from the events behind the watermark
 --                    `fill`: the rows were folded from the log as of a position
+--                    `repair`: the same, and what is stored is known to be wrong, so it gives way as well
 --       2 incarnation  3 epoch     refused unless they are the watermark's
 --       4 position                 advance: where the watermark must stand; fill: as of where
 --       5 event                    advance: the event it must stand at
@@ -56,7 +57,7 @@ end
 -- this one has been stored.
 local function put_row(key, position, state, slug, created, card, content, html)
     local before = redis.call('HMGET', key, 'epoch', 'position')
-    if before[1] == epoch and tonumber(before[2]) >= tonumber(position) then
+    if mode ~= 'repair' and before[1] == epoch and tonumber(before[2]) >= tonumber(position) then
         return false
     end
     -- All fields, so nothing of the row before stays. No DEL: Redis refuses a script for want of memory only
@@ -75,10 +76,10 @@ end
 -- An entry of `listed` is a position on a line, and the memberships as of it. It stays when the post is in no
 -- list any more, so that something older cannot put it back.
 local membership = '([^\t\n]+)\t([^\n]+)'
-local function put_in_lists(id, position, memberships)
+local function put_in_lists(id, position, memberships, state)
     local before = redis.call('HGET', KEYS[2], id)
     if before then
-        if tonumber(string.match(before, '^%d+')) >= tonumber(position) then
+        if mode ~= 'repair' and tonumber(string.match(before, '^%d+')) >= tonumber(position) then
             return
         end
         for list, place in string.gmatch(before, membership) do
@@ -89,7 +90,8 @@ local function put_in_lists(id, position, memberships)
         redis.call('ZADD', ARGV[9] .. list, 0, place)
         redis.call('SADD', KEYS[3], list)
     end
-    if before or memberships ~= '' then
+    -- The rows of deleted posts stay for good. Whoever removes all that is here finds them by this.
+    if before or memberships ~= '' or state == 'deleted' then
         redis.call('HSET', KEYS[2], id, position .. '\n' .. memberships)
     end
 end
@@ -109,7 +111,7 @@ for i = 6, #KEYS do
     local held = some_are_quarantined and redis.call('HGET', KEYS[4], ARGV[a])
     -- Where the row is newer, the lists went with it.
     if (not held or held == ARGV[a + 9]) and put_row(KEYS[i], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5], ARGV[a + 6], ARGV[a + 7]) then
-        put_in_lists(ARGV[a], ARGV[a + 1], ARGV[a + 8])
+        put_in_lists(ARGV[a], ARGV[a + 1], ARGV[a + 8], ARGV[a + 2])
     end
 end
 if ARGV[11] ~= '' then

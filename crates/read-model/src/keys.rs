@@ -3,13 +3,20 @@
 //! All keys of a partition carry the same hash tag, so that one slot, and thus one script, holds its rows,
 //! its lists and the watermark that vouches for them.
 
+use std::sync::Arc;
+
 use domain::{Partition, PostId, Slug};
 
-/// The keys of one store's views: they all begin with a prefix.
+/// The keys of one store's views: they all begin with a prefix. What belongs to a partition belongs to a
+/// generation too, which is one complete set of views beside others.
 #[derive(Debug, Clone)]
 pub struct KeySpace {
-    prefix: String,
+    prefix: Arc<str>,
+    generation: u32,
 }
+
+/// The generation that a store begins with.
+pub const FIRST_GENERATION: u32 = 1;
 
 /// A prefix that would break the hash tag.
 #[derive(Debug, thiserror::Error)]
@@ -22,7 +29,16 @@ impl KeySpace {
         if prefix.is_empty() || !prefix.chars().all(allowed) {
             return Err(PrefixError(prefix.to_owned()));
         }
-        Ok(Self { prefix: prefix.to_owned() })
+        Ok(Self { prefix: prefix.into(), generation: FIRST_GENERATION })
+    }
+
+    /// The same keys in another generation.
+    pub fn of_generation(&self, generation: u32) -> Self {
+        Self { prefix: Arc::clone(&self.prefix), generation }
+    }
+
+    pub fn generation(&self) -> u32 {
+        self.generation
     }
 
     /// A hash: how far the views of a partition have come.
@@ -63,6 +79,18 @@ impl KeySpace {
         format!("{}never", self.of(partition))
     }
 
+    /// A string: one bit for each part of a rebuild that has been written, as far as this partition is concerned.
+    /// It lies in the slot of the rows it vouches for and is named by their epoch, so it is forgotten with them.
+    pub(crate) fn built(&self, partition: Partition, epoch: &str) -> String {
+        format!("{}built:{epoch}", self.of(partition))
+    }
+
+    /// A string: which generation readers of a version of the views are answered from, behind the number of
+    /// the switch to it. A copy of a row in Postgres, and no part of any generation.
+    pub(crate) fn active_generation(&self, view_version: u32) -> String {
+        format!("{}:active:v{view_version}", self.prefix)
+    }
+
     /// A channel: what has changed, for those who keep copies.
     pub(crate) fn announcements(&self) -> String {
         format!("{}:changed", self.prefix)
@@ -75,7 +103,7 @@ impl KeySpace {
     }
 
     fn of(&self, partition: Partition) -> String {
-        format!("{{{}:{partition}}}:", self.prefix)
+        format!("{{{}:g{}:{partition}}}:", self.prefix, self.generation)
     }
 }
 
@@ -95,9 +123,18 @@ mod tests {
             keys.list_prefix(Partition(3)),
             keys.quarantined(Partition(3)),
             keys.never(Partition(3)),
+            keys.built(Partition(3), "v1-x"),
         ] {
-            assert!(key.starts_with("{inkstream:3}:"), "{key}");
+            assert!(key.starts_with("{inkstream:g1:3}:"), "{key}");
         }
+    }
+
+    #[test]
+    fn generations_share_no_key_of_a_partition() {
+        let keys = KeySpace::new("inkstream").unwrap();
+        let (first, second) = (keys.of_generation(1), keys.of_generation(2));
+        assert_ne!(first.watermark(Partition(3)), second.watermark(Partition(3)));
+        assert_eq!(first.announcements(), second.announcements());
     }
 
     #[test]

@@ -7,7 +7,9 @@
 mod announcements;
 mod cluster;
 mod connection;
+mod generations;
 mod guard;
+mod inspection;
 mod keys;
 mod lists;
 pub mod markdown;
@@ -22,8 +24,10 @@ mod waiting;
 pub const VIEW_VERSION: u32 = 3;
 
 pub use announcements::{Announcements, Heard};
+pub use generations::{Removal, Size};
 pub use guard::{Judgement, Watermark, judge};
-pub use keys::{KeySpace, PrefixError};
+pub use inspection::{Difference, Entry, Inspected};
+pub use keys::{FIRST_GENERATION, KeySpace, PrefixError};
 pub use lists::{ListName, Place};
 pub use post_page::{PostCard, PostPage};
 pub use row::{Row, StoredPage, StoredRow, fold_histories, fold_pages};

@@ -1,5 +1,7 @@
 //! The views in Redis: reading them, and writing them through the guard.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,9 +29,11 @@ const HTML: [&str; 3] = ["epoch", "card", "html"];
 /// back by themselves.
 #[derive(Debug, Clone)]
 pub struct Views {
-    connection: Connection,
-    keys: KeySpace,
-    partitions: Partitions,
+    pub(crate) connection: Connection,
+    pub(crate) keys: KeySpace,
+    /// The generation of these views; clones share it.
+    generation: Arc<AtomicU32>,
+    pub(crate) partitions: Partitions,
     guard: Script,
     new_epoch: Script,
 }
@@ -149,6 +153,7 @@ impl Views {
     ) -> Result<Self, ViewsError> {
         Ok(Self {
             connection: Connection::new(url, time_limit)?,
+            generation: Arc::new(AtomicU32::new(keys.generation())),
             keys,
             partitions,
             guard: Script::new(include_str!("guard.lua")),
@@ -166,6 +171,27 @@ impl Views {
         Announcements::new(self.clone(), self.keys.announcements())
     }
 
+    /// These and all their clones are another generation from now on. Each answer that is being formed stays
+    /// with the one it began with.
+    pub fn switch_to(&self, generation: u32) {
+        self.generation.store(generation, Ordering::Relaxed);
+    }
+
+    /// The same store's views in one generation, which no switch changes.
+    #[must_use]
+    pub fn of_generation(&self, generation: u32) -> Self {
+        Self { generation: Arc::new(AtomicU32::new(generation)), ..self.clone() }
+    }
+
+    pub fn generation(&self) -> u32 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// The keys of the present generation. Whoever needs several takes them from one call.
+    pub(crate) fn keys(&self) -> KeySpace {
+        self.keys.of_generation(self.generation())
+    }
+
     /// How far each partition has come.
     pub async fn watermarks(&self) -> Result<Vec<Option<Watermark>>, ViewsError> {
         self.watermarks_that_answer().await.into_iter().collect()
@@ -173,9 +199,10 @@ impl Views {
 
     /// The same where a part of a cluster may be away: each partition's, or why it cannot be had.
     pub async fn watermarks_that_answer(&self) -> Vec<Result<Option<Watermark>, ViewsError>> {
+        let keys = self.keys();
         let mut exchange = self.connection.exchange();
         for partition in self.partitions.all() {
-            let key = self.keys.watermark(partition);
+            let key = keys.watermark(partition);
             exchange.question(&key).hmget(&key, &WATERMARK);
         }
         let mut answers = exchange.send().await;
@@ -192,9 +219,10 @@ impl Views {
 
     /// The same for several posts, in one exchange. Their rows stay a week longer.
     pub async fn rows(&self, ids: &[PostId]) -> Result<Vec<FoundRow>, ViewsError> {
+        let keys = self.keys();
         let mut exchange = self.connection.exchange();
         for id in ids {
-            let (key, pipe) = self.ask_for_row(&mut exchange, *id, &ROW);
+            let (key, pipe) = self.ask_for_row(&mut exchange, &keys, *id, &ROW);
             // Not those of deleted posts, which stay for good.
             pipe.expire(key, KEPT_SECONDS).arg("XX");
         }
@@ -204,9 +232,10 @@ impl Views {
 
     /// The same without the texts of the posts, which are empty in what comes back: a list shows none.
     pub async fn cards(&self, ids: &[PostId]) -> Result<Vec<FoundRow>, ViewsError> {
+        let keys = self.keys();
         let mut exchange = self.connection.exchange();
         for id in ids {
-            self.ask_for_row(&mut exchange, *id, &CARD);
+            self.ask_for_row(&mut exchange, &keys, *id, &CARD);
         }
         let mut answers = exchange.send().await;
         ids.iter().map(|_| found_row::<3>(&mut answers)).collect()
@@ -214,13 +243,14 @@ impl Views {
 
     /// The texts of these posts as HTML. They are kept beside the pages, for nobody who reads JSON needs them.
     pub async fn texts(&self, ids: &[PostId]) -> Result<Vec<FoundHtml>, ViewsError> {
+        let keys = self.keys();
         let mut exchange = self.connection.exchange();
         for id in ids {
             let partition = self.partition_of(*id);
-            let mark = self.keys.watermark(partition);
+            let mark = keys.watermark(partition);
             let pipe = exchange.question(&mark);
             pipe.hmget(mark, &WATERMARK);
-            pipe.hmget(self.keys.post(partition, *id), &HTML);
+            pipe.hmget(keys.post(partition, *id), &HTML);
         }
         let mut answers = exchange.send().await;
         let mut texts = Vec::with_capacity(ids.len());
@@ -245,15 +275,16 @@ impl Views {
     fn ask_for_row<'a>(
         &self,
         exchange: &'a mut Exchange<'_>,
+        keys: &KeySpace,
         id: PostId,
         fields: &[&str],
     ) -> (String, &'a mut Pipeline) {
         let partition = self.partition_of(id);
-        let (mark, key) = (self.keys.watermark(partition), self.keys.post(partition, id));
+        let (mark, key) = (keys.watermark(partition), keys.post(partition, id));
         let pipe = exchange.question(&mark);
         pipe.hmget(mark, &WATERMARK);
         pipe.hmget(&key, fields);
-        pipe.hget(self.keys.quarantined(partition), id.to_string());
+        pipe.hget(keys.quarantined(partition), id.to_string());
         (key, pipe)
     }
 
@@ -262,7 +293,8 @@ impl Views {
         &self,
         partition: Partition,
     ) -> Result<Vec<(PostId, Position)>, ViewsError> {
-        let key = self.keys.quarantined(partition);
+        let keys = self.keys();
+        let key = keys.quarantined(partition);
         let mut exchange = self.connection.exchange();
         exchange.question(&key).hgetall(&key);
         let [answer] = exchange.send().await.next()?;
@@ -282,11 +314,12 @@ impl Views {
         after: Option<Place>,
         limit: usize,
     ) -> Result<Vec<ListPart>, ViewsError> {
+        let keys = self.keys();
         let below = after.map_or_else(|| "+".to_owned(), |place| format!("({place}"));
         let mut exchange = self.connection.exchange();
         for partition in self.partitions.all() {
-            let mark = self.keys.watermark(partition);
-            let key = format!("{}{name}", self.keys.list_prefix(partition));
+            let mark = keys.watermark(partition);
+            let key = format!("{}{name}", keys.list_prefix(partition));
             let pipe = exchange.question(&mark);
             pipe.hmget(&mark, &WATERMARK);
             pipe.zrevrangebylex_limit(
@@ -346,15 +379,16 @@ impl Views {
         &self,
         advances: &[Advance],
     ) -> Result<Vec<Result<Guarded, ViewsError>>, ViewsError> {
+        let keys = self.keys();
         let mut exchange = self.connection.exchange();
         for advance in advances {
-            let mark = self.keys.watermark(advance.partition);
+            let mark = keys.watermark(advance.partition);
             let mut call = self.guard.prepare_invoke();
             call.key(&mark)
-                .key(self.keys.listed(advance.partition))
-                .key(self.keys.lists(advance.partition))
-                .key(self.keys.quarantined(advance.partition))
-                .key(self.keys.never(advance.partition))
+                .key(keys.listed(advance.partition))
+                .key(keys.lists(advance.partition))
+                .key(keys.quarantined(advance.partition))
+                .key(keys.never(advance.partition))
                 .arg("advance")
                 .arg(advance.incarnation)
                 .arg(&advance.epoch)
@@ -363,11 +397,11 @@ impl Views {
                 .arg(advance.to.position.0)
                 .arg(advance.to.event_id.to_string())
                 .arg("")
-                .arg(self.keys.list_prefix(advance.partition))
-                .arg(self.keys.announcements())
+                .arg(keys.list_prefix(advance.partition))
+                .arg(keys.announcements())
                 .arg(announcement(advance))
                 .arg(flag_lines(&advance.flags));
-            self.add_rows(&mut call, advance.partition, &advance.rows, &advance.flags)?;
+            self.add_rows(&mut call, &keys, advance.partition, &advance.rows, &advance.flags)?;
             exchange.call(&mark, &self.guard, &call);
         }
         for advance in advances {
@@ -396,15 +430,54 @@ impl Views {
         fill: &Fill,
         unfilled_below: Option<Position>,
     ) -> Result<Guarded, ViewsError> {
-        let mark = self.keys.watermark(fill.partition);
         let mut exchange = self.connection.exchange();
+        self.add_fill(&mut exchange, &self.keys(), "fill", fill, unfilled_below)?;
+        let [answer] = exchange.send().await.next()?;
+        guarded(answer)
+    }
+
+    /// Offers rows of several partitions in one exchange; each is answered on its own.
+    pub async fn fill_all(&self, fills: &[Fill]) -> Result<Vec<Guarded>, ViewsError> {
+        self.offer_all("fill", fills).await
+    }
+
+    /// The same, but what is stored is replaced even where it says that it is as new or newer: it has been found
+    /// to be wrong. Whoever keeps copies is told.
+    pub async fn repair_all(&self, fills: &[Fill]) -> Result<Vec<Guarded>, ViewsError> {
+        self.offer_all("repair", fills).await
+    }
+
+    async fn offer_all(
+        &self,
+        mode: &'static str,
+        fills: &[Fill],
+    ) -> Result<Vec<Guarded>, ViewsError> {
+        let keys = self.keys();
+        let mut exchange = self.connection.exchange();
+        for fill in fills {
+            self.add_fill(&mut exchange, &keys, mode, fill, None)?;
+        }
+        let mut answers = exchange.send().await;
+        fills.iter().map(|_| answers.next().and_then(|[answer]| guarded(answer))).collect()
+    }
+
+    fn add_fill(
+        &self,
+        exchange: &mut Exchange<'_>,
+        keys: &KeySpace,
+        mode: &'static str,
+        fill: &Fill,
+        unfilled_below: Option<Position>,
+    ) -> Result<(), ViewsError> {
+        let mark = keys.watermark(fill.partition);
+        let repaired = fill.rows.iter().filter(|_| mode == "repair").map(|(id, _)| id);
         let mut call = self.guard.prepare_invoke();
         call.key(&mark)
-            .key(self.keys.listed(fill.partition))
-            .key(self.keys.lists(fill.partition))
-            .key(self.keys.quarantined(fill.partition))
-            .key(self.keys.never(fill.partition))
-            .arg("fill")
+            .key(keys.listed(fill.partition))
+            .key(keys.lists(fill.partition))
+            .key(keys.quarantined(fill.partition))
+            .key(keys.never(fill.partition))
+            .arg(mode)
             .arg(fill.incarnation)
             .arg(&fill.epoch)
             .arg(fill.as_of.0)
@@ -412,19 +485,19 @@ impl Views {
             .arg(unfilled_below.map_or_else(String::new, |position| position.to_string()))
             .arg("")
             .arg(fill.unfilled_below.map_or_else(String::new, |position| position.to_string()))
-            .arg(self.keys.list_prefix(fill.partition))
-            .arg(self.keys.announcements())
-            .arg(lines(fill.flags.iter().map(|(id, _)| id)))
+            .arg(keys.list_prefix(fill.partition))
+            .arg(keys.announcements())
+            .arg(lines(fill.flags.iter().map(|(id, _)| id).chain(repaired)))
             .arg(flag_lines(&fill.flags));
-        self.add_rows(&mut call, fill.partition, &fill.rows, &fill.flags)?;
+        self.add_rows(&mut call, keys, fill.partition, &fill.rows, &fill.flags)?;
         exchange.call(&mark, &self.guard, &call);
-        let [answer] = exchange.send().await.next()?;
-        guarded(answer)
+        Ok(())
     }
 
     /// Begins a new epoch of a partition at the head of its log, unless its watermark is no more the one
     /// that was found.
     pub async fn begin_epoch(&self, new: &NewEpoch) -> Result<Guarded, ViewsError> {
+        let keys = self.keys();
         let (found_epoch, found_position) =
             new.found.as_ref().map_or_else(Default::default, |found| {
                 (found.epoch.clone(), found.point.position.to_string())
@@ -433,14 +506,14 @@ impl Views {
             Position::ZERO => String::new(),
             Position(head) => (head + 1).to_string(),
         };
-        let mark = self.keys.watermark(new.partition);
+        let mark = keys.watermark(new.partition);
         let mut exchange = self.connection.exchange();
         let mut call = self.new_epoch.prepare_invoke();
         call.key(&mark)
-            .key(self.keys.listed(new.partition))
-            .key(self.keys.lists(new.partition))
-            .key(self.keys.quarantined(new.partition))
-            .key(self.keys.never(new.partition))
+            .key(keys.listed(new.partition))
+            .key(keys.lists(new.partition))
+            .key(keys.quarantined(new.partition))
+            .key(keys.never(new.partition))
             .arg(found_epoch)
             .arg(found_position)
             .arg(new.incarnation)
@@ -448,7 +521,7 @@ impl Views {
             .arg(new.head.position.0)
             .arg(new.head.event_id.to_string())
             .arg(unfilled_below)
-            .arg(self.keys.list_prefix(new.partition));
+            .arg(keys.list_prefix(new.partition));
         exchange.call(&mark, &self.new_epoch, &call);
         let [answer] = exchange.send().await.next()?;
         guarded(answer)
@@ -467,6 +540,7 @@ impl Views {
     fn add_rows(
         &self,
         call: &mut redis::ScriptInvocation<'_>,
+        keys: &KeySpace,
         partition: Partition,
         rows: &[(PostId, Row)],
         flags: &[(PostId, Flag)],
@@ -477,7 +551,7 @@ impl Views {
             let lists = lists
                 .iter()
                 .fold(String::new(), |lines, (list, place)| lines + &format!("{list}\t{place}\n"));
-            call.key(self.keys.post(partition, *id)).arg(id.to_string()).arg(stored.position.0);
+            call.key(keys.post(partition, *id)).arg(id.to_string()).arg(stored.position.0);
             match stored.page {
                 Some(page) => call
                     .arg(if page.published { "published" } else { "draft" })
@@ -553,7 +627,7 @@ fn guarded(answer: Value) -> Result<Guarded, ViewsError> {
     watermark(answer).map(Guarded::Refused)
 }
 
-fn watermark(answer: Value) -> Result<Option<Watermark>, ViewsError> {
+pub(crate) fn watermark(answer: Value) -> Result<Option<Watermark>, ViewsError> {
     let mut fields = values::<String>(answer)?.into_iter();
     let mut next = || fields.next().flatten();
     let (Some(incarnation), Some(epoch), Some(position), Some(event), unfilled) =
@@ -610,10 +684,12 @@ fn stored_row(answer: Value, epoch: &str) -> Result<Option<StoredRow>, ViewsErro
     Ok(Some(StoredRow { position, page: Some(page) }))
 }
 
-fn values<T: redis::FromRedisValue>(answer: Value) -> Result<Vec<Option<T>>, ViewsError> {
+pub(crate) fn values<T: redis::FromRedisValue>(
+    answer: Value,
+) -> Result<Vec<Option<T>>, ViewsError> {
     read(answer)
 }
 
-fn read<T: redis::FromRedisValue>(answer: Value) -> Result<T, ViewsError> {
+pub(crate) fn read<T: redis::FromRedisValue>(answer: Value) -> Result<T, ViewsError> {
     Ok(redis::from_redis_value(answer).map_err(RedisError::from)?)
 }

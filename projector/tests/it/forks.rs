@@ -19,15 +19,10 @@ async fn views_that_are_further_than_the_log_are_begun_anew() {
 }
 
 #[tokio::test]
-async fn views_of_another_version_are_begun_anew_only_by_who_is_told_to() {
+async fn views_of_another_version_that_lie_where_ours_belong_are_begun_anew() {
     let blog = projected().await;
     blog.tamper(P, &[("epoch", "v1-an-older-program".to_owned())]).await;
-    let head = blog.log.head().await.unwrap();
-    blog.publish_in(P).await;
-    blog.relay_after(head).await;
-    let refused = blog.project().await.ended().await.unwrap_err();
-    assert!(format!("{refused:#}").contains("INKSTREAM_REPLACE_VIEWS"), "{refused:#}");
-    let projector = blog.project_with("--replace-views=true").await;
+    let projector = blog.project().await;
     begun_anew(&blog, projector).await;
 }
 

@@ -86,7 +86,7 @@ async fn a_discarded_event_is_left_out_for_good() {
     goes_on(&blog, projector, id, &[bad]).await;
 
     // By whichever way it is met again.
-    let projector = blog.project_with("--replace-views=true").await;
+    let projector = blog.project().await;
     for partition in Blog::partitions() {
         blog.tamper(partition, &[("epoch", "v1-an-older-program".to_owned())]).await;
     }

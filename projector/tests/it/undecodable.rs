@@ -168,7 +168,7 @@ impl Blog {
     /// Up to where the projectors have told Kafka that they have come; 0 if they have not.
     async fn committed(&self, partition: Partition) -> i64 {
         let (topic, partition) = (self.topic.clone(), i32::from(partition.0));
-        let group = self.group().to_owned();
+        let group = format!("{}-v{}", self.group(), read_model::VIEW_VERSION);
         tokio::task::spawn_blocking(move || {
             let consumer: BaseConsumer = client(&group).create().unwrap();
             let mut asked = TopicPartitionList::new();

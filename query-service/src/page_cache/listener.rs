@@ -31,6 +31,7 @@ impl Listener {
             let listening = self.announcements.hear(|news| match news {
                 Heard::Beginning => {
                     moments.end_all();
+                    moments.hear();
                     connected = true;
                     metrics::counter!("memory_connections_total").increment(1);
                 }

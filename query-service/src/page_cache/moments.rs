@@ -53,9 +53,12 @@ impl Moments {
         }
     }
 
-    /// Ends all moments: changes before this one may have been missed.
+    /// Ends all moments: changes before this one may have been missed, or be those of other views.
     pub(super) fn end_all(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn hear(&self) {
         self.are_heard.store(true, Ordering::Release);
     }
 

@@ -87,7 +87,7 @@ async fn start(cluster: &RedisCluster, prefix: &str) -> Blog {
 
 /// What all keys of a partition begin with.
 fn tag(prefix: &str, partition: u16) -> String {
-    format!("{{{prefix}:{}}}:", Partition(partition))
+    format!("{{{prefix}:g1:{}}}:", Partition(partition))
 }
 
 /// The epoch of each partition.

@@ -5,3 +5,4 @@ mod changing;
 mod metrics;
 mod paging;
 mod reading;
+mod rebuilding;

@@ -37,7 +37,7 @@ impl Lot {
         for partition in 0..COUNT {
             let new = beginning(Partition(partition), EPOCH, Point::START, None);
             assert_eq!(views.begin_epoch(&new).await.unwrap(), Guarded::Written);
-            let slot = cluster.slot_of(&format!("{{{prefix}:{partition}}}")).await;
+            let slot = cluster.slot_of(&format!("{{{prefix}:g1:{partition}}}")).await;
             owners.push(cluster.first_owner(slot));
         }
         assert!((0..3).all(|master| owners.contains(&master)), "{owners:?}");

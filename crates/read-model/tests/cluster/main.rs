@@ -11,6 +11,8 @@ mod moving;
 mod announcements;
 #[path = "../it/epochs.rs"]
 mod epochs;
+#[path = "../it/generations.rs"]
+mod generations;
 #[path = "../it/guard.rs"]
 mod guard;
 #[path = "../it/lists.rs"]

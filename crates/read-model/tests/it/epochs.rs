@@ -79,7 +79,7 @@ async fn a_new_epoch_has_no_lists_and_no_memory_of_them() {
     assert_eq!(store.lists_of(&post).await, [""; 0]);
     // Nothing is left but the watermark and the row, which counts as absent.
     let keys = store.contents(P0).await.into_iter().map(|(key, _)| key);
-    let kinds: Vec<String> = keys.map(|key| key.split(':').nth(2).unwrap().to_owned()).collect();
+    let kinds: Vec<String> = keys.map(|key| key.split(':').nth(3).unwrap().to_owned()).collect();
     assert_eq!(kinds, ["post", "watermark"]);
 
     // Not even a row as of an earlier position than before the loss is kept out of them.

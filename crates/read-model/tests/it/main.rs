@@ -4,6 +4,7 @@
 
 mod announcements;
 mod epochs;
+mod generations;
 mod ground;
 mod guard;
 mod interleavings;

@@ -113,7 +113,7 @@ impl Store {
 
     /// A key of a partition, by what follows its hash tag.
     pub(crate) fn key(&self, partition: Partition, rest: &str) -> String {
-        format!("{{{}:{partition}}}:{rest}", self.prefix)
+        format!("{{{}:g1:{partition}}}:{rest}", self.prefix)
     }
 
     /// The posts of a list, latest first, partition by partition.

@@ -5,6 +5,7 @@ mod checker;
 mod log;
 mod projector;
 mod quarantine;
+mod tools;
 mod topic;
 
 use std::time::Duration;
@@ -16,7 +17,7 @@ use read_model::{KeySpace, Views, Watermark};
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use sqlx::PgPool;
-use testkit::{Proxy, TestDatabase, create_topic, eventually, shared, unique_name};
+use testkit::{Place, Proxy, TestDatabase, create_topic, eventually, shared, unique_name};
 use uuid::Uuid;
 
 pub(crate) use projector::Projector;
@@ -35,6 +36,8 @@ pub(crate) struct Blog {
     pub(crate) undecodable: String,
     group: String,
     producer: FutureProducer,
+    /// For the logs of tools.
+    place: Place,
 }
 
 impl Blog {
@@ -72,6 +75,7 @@ impl Blog {
             producer: topic::producer(kafka),
             undecodable: format!("{topic}.undecodable"),
             topic,
+            place: Place::passing("projector").unwrap(),
         }
     }
 
@@ -128,7 +132,7 @@ impl Blog {
 
     /// A key of a partition, by what follows its hash tag.
     pub(crate) fn key(&self, partition: Partition, rest: &str) -> String {
-        format!("{{{}:{partition}}}:{rest}", self.prefix)
+        format!("{{{}:g{}:{partition}}}:{rest}", self.prefix, self.views.generation())
     }
 
     /// Waits until every partition has its views, so that what is recorded from now on has to be projected.

@@ -116,7 +116,7 @@ impl Blog {
         let (prefix, partition) = (&self.settings.prefix, self.views.partition_of(id));
         let client = redis::Client::open(self.settings.redis_url.as_str()).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-        let key = format!("{{{prefix}:{partition}}}:post:{id}");
+        let key = format!("{{{prefix}:g1:{partition}}}:post:{id}");
         let removed: u32 = connection.del(key).await.unwrap();
         assert_eq!(removed, 1, "there was no such row");
     }
@@ -126,7 +126,7 @@ impl Blog {
         let (prefix, partition) = (&self.settings.prefix, self.views.partition_of(id));
         let client = redis::Client::open(self.settings.redis_url.as_str()).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-        let key = format!("{{{prefix}:{partition}}}:post:{id}");
+        let key = format!("{{{prefix}:g1:{partition}}}:post:{id}");
         let added: u32 = connection.hset(key, "html", html).await.unwrap();
         assert_eq!(added, 0, "there was no text");
     }

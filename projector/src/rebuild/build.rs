@@ -1,0 +1,235 @@
+//! The first part of a rebuild: every page of the log, folded as of one position, into a key space that nobody
+//! else writes.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use domain::{Partition, Position};
+use event_log::{Generation, IdRange, Unreadable};
+use futures::future::join_all;
+use read_model::{Fill, Flag, Guarded, NewEpoch, Views, Watermark};
+use uuid::Uuid;
+
+use super::pace::Pace;
+use super::page::{Page, Pages};
+use super::{Progress, Rebuild};
+
+/// No log is divided into more parts, so that their notes stay small.
+const MAX_PARTS: u64 = 50_000;
+/// What is sent to Redis at once.
+const MAX_PAGES: usize = 500;
+const MAX_BYTES: usize = 2 * 1024 * 1024;
+/// How long we wait after an error. It may be over then.
+const AFTER_AN_ERROR: Duration = Duration::from_millis(500);
+
+/// Into how many parts the log up to a position is divided.
+pub(super) fn parts(head: Position, part_events: u32) -> u32 {
+    let parts = (head.0 / u64::from(part_events)).clamp(1, MAX_PARTS);
+    u32::try_from(parts).unwrap_or(1)
+}
+
+/// One go at what is missing.
+struct Attempt<'a> {
+    views: &'a Views,
+    head: Position,
+    marks: &'a [Watermark],
+    ranges: &'a [IdRange],
+    pending: &'a [usize],
+    next: AtomicUsize,
+    /// Redis has forgotten something that it had confirmed.
+    lost: AtomicBool,
+    progress: &'a Progress,
+}
+
+impl Rebuild {
+    /// Writes all parts that are not written yet, and returns where the partitions stand then.
+    pub(super) async fn build(
+        &self,
+        generation: &Generation,
+        views: &Views,
+        progress: &Progress,
+    ) -> anyhow::Result<Vec<Watermark>> {
+        let head = generation.head;
+        let ranges = self.log.ranges(head, generation.parts).await?;
+        progress.expect(head.0, ranges.len());
+        loop {
+            self.is_of_this_life(generation).await?;
+            let marks = self.begin_epochs(generation, views).await?;
+            let built = views.built(&marks, ranges.len()).await?;
+            let pending: Vec<usize> = built
+                .iter()
+                .enumerate()
+                .filter(|(_, built)| !*built)
+                .map(|(part, _)| part)
+                .collect();
+            if pending.is_empty() && self.close(generation, views, &marks).await? {
+                return Ok(marks);
+            }
+            progress.stands_at(ranges.len() - pending.len());
+            let attempt = Attempt {
+                views,
+                head,
+                marks: &marks,
+                ranges: &ranges,
+                pending: &pending,
+                next: AtomicUsize::new(0),
+                lost: AtomicBool::new(false),
+                progress,
+            };
+            join_all((0..self.args.lanes).map(|_| self.lane(&attempt))).await;
+            if attempt.lost.into_inner() {
+                let number = generation.number;
+                tracing::warn!(
+                    "Redis has lost a part of generation {number}, which is written again"
+                );
+                tokio::time::sleep(AFTER_AN_ERROR).await;
+            }
+        }
+    }
+
+    /// Gives a watermark to every partition that has none, as of the head of the build.
+    async fn begin_epochs(
+        &self,
+        generation: &Generation,
+        views: &Views,
+    ) -> anyhow::Result<Vec<Watermark>> {
+        loop {
+            let found = views.watermarks().await.context("reading the watermarks")?;
+            let usable = |mark: &&Watermark| {
+                mark.incarnation == generation.incarnation && mark.is_of_this_version()
+            };
+            if found.iter().all(|mark| mark.as_ref().filter(usable).is_some()) {
+                return Ok(found.into_iter().flatten().collect());
+            }
+            let points = self.log.points_at(generation.head).await?;
+            for ((partition, mark), point) in self.log.partitions().all().zip(found).zip(points) {
+                if mark.as_ref().filter(usable).is_some() {
+                    continue;
+                }
+                let new = NewEpoch {
+                    partition,
+                    incarnation: generation.incarnation,
+                    epoch: Watermark::new_epoch(Uuid::new_v4()),
+                    head: point,
+                    found: mark,
+                };
+                // If it is refused, it is looked at again.
+                views.begin_epoch(&new).await.context("beginning a partition")?;
+            }
+        }
+    }
+
+    /// Declares every partition whole. `false`: one of them has been lost since.
+    async fn close(
+        &self,
+        generation: &Generation,
+        views: &Views,
+        marks: &[Watermark],
+    ) -> anyhow::Result<bool> {
+        for (partition, mark) in self.log.partitions().all().zip(marks) {
+            let Some(below) = mark.unfilled_below else { continue };
+            let whole = Fill {
+                unfilled_below: Some(Position::ZERO),
+                ..fill(partition, mark, generation.head)
+            };
+            if views.fill_part(&whole, below).await.context("closing a partition")?
+                != Guarded::Written
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes one part after another until none is left.
+    async fn lane(&self, attempt: &Attempt<'_>) {
+        let mut pace = Pace::new(self.args.share);
+        while !attempt.lost.load(Ordering::Relaxed)
+            && let Some(part) = attempt.pending.get(attempt.next.fetch_add(1, Ordering::Relaxed))
+        {
+            while let Err(error) = self.part(attempt, *part, &mut pace).await {
+                tracing::warn!("Part {part} of the rebuild waits: {error:#}");
+                tokio::time::sleep(AFTER_AN_ERROR).await;
+            }
+        }
+    }
+
+    async fn part(
+        &self,
+        attempt: &Attempt<'_>,
+        part: usize,
+        pace: &mut Pace,
+    ) -> anyhow::Result<()> {
+        let Some(range) = attempt.ranges.get(part) else { return Ok(()) };
+        let mut pages = Pages::new(&self.log, range, attempt.head);
+        let (mut batch, mut bytes, mut told) = (Vec::new(), 0, 0);
+        loop {
+            let page = pages.next().await?;
+            let over = page.is_none();
+            if let Some(page) = page {
+                bytes += page.weight();
+                batch.push(page);
+            }
+            if over || batch.len() >= MAX_PAGES || bytes >= MAX_BYTES {
+                if !self.write(attempt, std::mem::take(&mut batch)).await? {
+                    attempt.lost.store(true, Ordering::Relaxed);
+                    return Ok(());
+                }
+                bytes = 0;
+                attempt.progress.add(pages.events - told);
+                told = pages.events;
+                if over {
+                    break;
+                }
+                pace.rest().await;
+            }
+        }
+        attempt.views.mark_built(attempt.marks, part).await.context("noting a part")?;
+        attempt.progress.part();
+        pace.rest().await;
+        Ok(())
+    }
+
+    /// Writes pages. `false`: a partition is not what it was when we began.
+    async fn write(&self, attempt: &Attempt<'_>, pages: Vec<Page>) -> anyhow::Result<bool> {
+        // Nothing is set aside that is not on record.
+        self.log.quarantine(pages.iter().filter_map(|page| page.unreadable.as_ref())).await?;
+        let mut fills: HashMap<Partition, Fill> = HashMap::new();
+        for page in pages {
+            let partition = attempt.views.partition_of(page.id);
+            let Some(mark) = attempt.marks.get(usize::from(partition.0)) else { continue };
+            // Once it has followed, it was whole.
+            if mark.point.position > attempt.head {
+                continue;
+            }
+            let fill =
+                fills.entry(partition).or_insert_with(|| fill(partition, mark, attempt.head));
+            if let Some(Unreadable { position, error, .. }) = &page.unreadable {
+                let id = page.id;
+                tracing::error!(
+                    post.id = %id, %position,
+                    "Post {id} is set aside from position {position} on: {error}"
+                );
+                fill.flags.push((id, Flag::Quarantined(*position)));
+            }
+            fill.rows.extend(page.row.map(|row| (page.id, row)));
+        }
+        let fills: Vec<Fill> = fills.into_values().collect();
+        let answers = attempt.views.fill_all(&fills).await.context("writing pages")?;
+        Ok(answers.iter().all(|answer| *answer == Guarded::Written))
+    }
+}
+
+fn fill(partition: Partition, mark: &Watermark, as_of: Position) -> Fill {
+    Fill {
+        partition,
+        incarnation: mark.incarnation,
+        epoch: mark.epoch.clone(),
+        as_of,
+        rows: vec![],
+        unfilled_below: None,
+        flags: vec![],
+    }
+}

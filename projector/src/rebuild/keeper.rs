@@ -1,0 +1,114 @@
+//! What a projector does for the generations beside following them: it has Redis remember which is active,
+//! builds one where its version of the views has none, and removes those that were given up.
+
+use std::time::Duration;
+
+use event_log::GenerationState;
+use read_model::VIEW_VERSION;
+use service_runtime::Check;
+use tokio_util::sync::CancellationToken;
+
+use super::{Busy, Progress, Rebuild, removal};
+use crate::metrics;
+
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    pub rebuild: Rebuild,
+    /// Whether there is a generation of our version, so that readers of it can be answered.
+    pub check: Check,
+}
+
+impl Keeper {
+    pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut tick = tokio::time::interval(LOOK_AGAIN);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        tokio::join!(
+            async {
+                while stop.run_until_cancelled(tick.tick()).await.is_some() {
+                    if let Some(Err(error)) = stop.run_until_cancelled(self.look(&stop)).await {
+                        tracing::debug!("The generations could not be looked after: {error:#}");
+                    }
+                }
+            },
+            self.watch_filling(&stop),
+        );
+        Ok(())
+    }
+
+    async fn look(&self, stop: &CancellationToken) -> anyhow::Result<()> {
+        let Rebuild { generations, views, .. } = &self.rebuild;
+        let all = generations.all().await?;
+        for state in [
+            GenerationState::Building,
+            GenerationState::Following,
+            GenerationState::Active,
+            GenerationState::Kept,
+            GenerationState::Abandoned,
+        ] {
+            let ours = all.iter().filter(|one| one.view_version == VIEW_VERSION);
+            let count = ours.filter(|one| one.state == state).count();
+            ::metrics::gauge!(metrics::GENERATIONS, "state" => state.to_string()).set(count as f64);
+        }
+        match generations.active(VIEW_VERSION).await? {
+            Some((number, turn)) => {
+                self.check.ready();
+                // Redis may have been emptied, or was away at the switch.
+                views.switch_to(number);
+                views.remember_active(number, turn).await?;
+            }
+            None => self.build().await,
+        }
+        removal::remove_one(generations, views, stop).await
+    }
+
+    /// Builds the first generation of our version, while the program before us serves from its own.
+    async fn build(&self) {
+        self.check.not_ready(format!("version {VIEW_VERSION} of the views is being built"));
+        match self.rebuild.run().await {
+            Ok(built) => {
+                let generation = built.generation;
+                tracing::info!(
+                    generation,
+                    "Version {VIEW_VERSION} of the views is there: generation {generation}"
+                );
+            }
+            Err(error) if error.is::<Busy>() => tracing::debug!("{error:#}"),
+            Err(error) => {
+                tracing::error!(
+                    "Version {VIEW_VERSION} of the views could not be built: {error:#}"
+                );
+            }
+        }
+    }
+
+    /// Shows how the filling of what Redis has lost goes on, as a rebuild does.
+    async fn watch_filling(&self, stop: &CancellationToken) {
+        let mut shown: Option<(Progress, u64)> = None;
+        while stop.run_until_cancelled(tokio::time::sleep(LOOK_AGAIN)).await.is_some() {
+            let marks = stop.run_until_cancelled(self.rebuild.views.watermarks()).await;
+            let Some(Ok(marks)) = marks else { continue };
+            let below = marks.iter().flatten().filter_map(|mark| mark.unfilled_below);
+            // Each partition has its share of the positions.
+            let left = below.map(|below| below.0).sum::<u64>() / marks.len().max(1) as u64;
+            match &shown {
+                None if left == 0 => {}
+                // What is written meanwhile is not to be filled. More may be lost.
+                Some((progress, total)) if left > 0 && left <= *total => {
+                    progress.observe(total - left);
+                }
+                Some((progress, _)) if left == 0 => {
+                    progress.end();
+                    shown = None;
+                }
+                None | Some(_) => {
+                    let progress = Progress::new("filling");
+                    progress.expect(left, 0);
+                    progress.observe(0);
+                    shown = Some((progress, left));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Views made anew beside the live ones: folded from the log as of its head, brought up to date, verified, and
+//! then switched to. Readers and writers notice nothing of it but load.
+//!
+//! What is written is known in Redis, beside the rows it vouches for; who writes, and which generation readers are
+//! answered from, in Postgres. So a rebuild that was killed is gone on with by whoever starts it again.
+
+mod build;
+mod follow;
+pub(crate) mod followed;
+pub(crate) mod keeper;
+pub mod list;
+mod pace;
+mod page;
+mod progress;
+mod removal;
+mod switch;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use event_log::{EventLog, Generation, GenerationLease, GenerationState, Generations};
+use read_model::{VIEW_VERSION, Views};
+
+use crate::config::RebuildArgs;
+use crate::halted::Halted;
+use crate::verify::Verifier;
+pub(crate) use page::Pages;
+pub(crate) use progress::Progress;
+pub use switch::{Switched, rollback};
+
+/// How long a builder that does not stir counts as alive.
+const LEASE: Duration = Duration::from_secs(5);
+/// How often it stirs.
+const RENEW: Duration = Duration::from_secs(1);
+/// How long it takes until every projector has heard of a generation that is to be followed.
+const NOTICED: Duration = Duration::from_millis(2500);
+
+/// Somebody builds a generation already.
+#[derive(Debug, thiserror::Error)]
+#[error("generation {number} is being built by {holder}")]
+pub struct Busy {
+    pub number: u32,
+    pub holder: String,
+}
+
+/// The making of a generation.
+#[derive(Debug)]
+pub struct Rebuild {
+    pub log: EventLog,
+    pub views: Views,
+    pub generations: Generations,
+    pub args: RebuildArgs,
+    pub halted: Halted,
+    /// How we are called where others look for who builds.
+    pub holder: String,
+}
+
+/// How a rebuild went.
+#[derive(Debug, Clone, Copy)]
+pub struct Rebuilt {
+    pub generation: u32,
+    pub events: u64,
+    pub took: Duration,
+}
+
+impl Rebuild {
+    /// Builds a generation, or goes on with one that was begun, and switches to it.
+    pub async fn run(&self) -> anyhow::Result<Rebuilt> {
+        let begun = Instant::now();
+        let lease = self.obtain().await?;
+        let number = lease.number;
+        let progress = Progress::new("rebuild");
+        let outcome = tokio::select! {
+            outcome = self.go_on(&lease, &progress) => outcome,
+            lost = self.keep(&lease, &progress) => lost.map(|()| 0),
+        };
+        progress.end();
+        if outcome.is_err() {
+            // Whoever tries again need not wait.
+            let _ = self.generations.give_back(&lease).await;
+        }
+        let events = outcome.with_context(|| format!("generation {number} is not finished"))?;
+        Ok(Rebuilt { generation: number, events, took: begun.elapsed() })
+    }
+
+    /// A generation to build: the one that was begun, if its builder has gone, or a new one.
+    async fn obtain(&self) -> anyhow::Result<GenerationLease> {
+        let deadline = Instant::now() + LEASE + RENEW;
+        loop {
+            let all = self.generations.all().await?;
+            let growing = all.iter().find(|generation| {
+                generation.view_version == VIEW_VERSION
+                    && matches!(
+                        generation.state,
+                        GenerationState::Building | GenerationState::Following
+                    )
+            });
+            let Some(growing) = growing else {
+                let head = self.log.head().await?;
+                let parts = build::parts(head, self.args.part_events);
+                let begun = self.generations.begin(VIEW_VERSION, head, parts, &self.holder, LEASE);
+                if let Some(lease) = begun.await? {
+                    let number = lease.number;
+                    tracing::info!(generation = number, position = %head, "Building generation {number} as of position {head}");
+                    return Ok(lease);
+                }
+                continue;
+            };
+            let number = growing.number;
+            if let Some(lease) = self.generations.take(number, &self.holder, LEASE).await? {
+                tracing::info!(generation = number, "Going on with generation {number}");
+                return Ok(lease);
+            }
+            // A builder that was killed holds it until its time is over. One that lives makes that longer.
+            if Instant::now() > deadline {
+                let holder = growing.holder.clone().unwrap_or_else(|| "another process".to_owned());
+                return Err(Busy { number, holder }.into());
+            }
+            tokio::time::sleep(RENEW / 4).await;
+        }
+    }
+
+    /// Keeps the right to build, until it is lost.
+    async fn keep(&self, lease: &GenerationLease, progress: &Progress) -> anyhow::Result<()> {
+        let mut renewed = Instant::now();
+        loop {
+            tokio::time::sleep(RENEW).await;
+            let (parts, events) = progress.done();
+            match self.generations.renew(lease, parts, events).await {
+                Ok(true) => renewed = Instant::now(),
+                Ok(false) => bail!("it was given up, or another process has taken it over"),
+                Err(error) if renewed.elapsed() > LEASE => return Err(error),
+                Err(error) => tracing::warn!("The lease could not be renewed: {error:#}"),
+            }
+        }
+    }
+
+    async fn go_on(&self, lease: &GenerationLease, progress: &Progress) -> anyhow::Result<u64> {
+        let generation = self.generation(lease.number).await?;
+        let views = self.views.of_generation(generation.number);
+        let number = generation.number;
+        if generation.state == GenerationState::Building {
+            let marks = self.build(&generation, &views, progress).await?;
+            self.catch_up(&views).await?;
+            ensure!(self.generations.follow(lease).await?, "it was given up");
+            views.forget_built(&marks).await?;
+        }
+        // From now on every projector writes it, once it has noticed.
+        tokio::time::sleep(NOTICED).await;
+        self.catch_up(&views).await?;
+        let verifier = Verifier::new(self.log.clone(), views.clone());
+        let report = verifier.sample(self.args.verify_pages).await?;
+        for difference in &report.differences {
+            tracing::error!("{difference}");
+        }
+        ensure!(
+            report.differences.is_empty(),
+            "it differs from the log in {} places; `projector verify --generation {number}` tells of all",
+            report.differences.len(),
+        );
+        self.is_of_this_life(&generation).await?;
+        self.catch_up(&views).await?;
+        switch::switch(&self.generations, &self.views, number, self.args.keep).await?;
+        Ok(progress.done().1)
+    }
+
+    async fn generation(&self, number: u32) -> anyhow::Result<Generation> {
+        let all = self.generations.all().await?;
+        let found = all.into_iter().find(|generation| generation.number == number);
+        found.with_context(|| format!("there is no generation {number}"))
+    }
+
+    /// Positions of an earlier life may have been given to other events since.
+    async fn is_of_this_life(&self, generation: &Generation) -> anyhow::Result<()> {
+        if self.log.incarnation().await? == generation.incarnation {
+            return Ok(());
+        }
+        self.generations.abandon(generation.number).await?;
+        bail!("the store has begun a new incarnation meanwhile; start again")
+    }
+}
+
+/// What we are called where others look for who builds.
+pub(crate) fn holder() -> String {
+    let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
+    format!("process {} on {}", std::process::id(), host.trim())
+}

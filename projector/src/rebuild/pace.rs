@@ -1,0 +1,32 @@
+//! How much of the time is worked: what a rebuild leaves of Postgres and Redis to everybody else.
+
+use std::time::{Duration, Instant};
+
+/// Longer than this nobody pauses at a time.
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// A worker that rests after each piece of work in proportion to how long it took: on a system under load pieces take
+/// longer, and so do the rests.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    /// For each second of work.
+    rest: f64,
+    since: Instant,
+}
+
+impl Pace {
+    /// Works at most this percentage of the time.
+    pub(crate) fn new(share: u8) -> Self {
+        let share = f64::from(share.clamp(1, 100)) / 100.0;
+        Self { rest: (1.0 - share) / share, since: Instant::now() }
+    }
+
+    /// Rests from what was done since the last rest.
+    pub(crate) async fn rest(&mut self) {
+        let rest = self.since.elapsed().mul_f64(self.rest).min(LONGEST);
+        if !rest.is_zero() {
+            tokio::time::sleep(rest).await;
+        }
+        self.since = Instant::now();
+    }
+}

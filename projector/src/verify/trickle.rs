@@ -1,0 +1,54 @@
+//! A few pages of the active generation held against the log all the time: what goes wrong in Redis, or in us, is
+//! found before a reader does.
+
+use std::time::Duration;
+
+use event_log::{EventLog, Generations};
+use read_model::{VIEW_VERSION, Views};
+use tokio_util::sync::CancellationToken;
+
+use super::Verifier;
+use crate::metrics;
+
+/// How often.
+const PAUSE: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(crate) struct Trickle {
+    pub log: EventLog,
+    pub views: Views,
+    pub generations: Generations,
+    /// How many pages in a minute; zero for none.
+    pub pages_a_minute: u32,
+}
+
+impl Trickle {
+    pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let pages = self.pages_a_minute.div_ceil(6);
+        while stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_some() {
+            if pages == 0 {
+                continue;
+            }
+            if let Some(Err(error)) = stop.run_until_cancelled(self.look(pages)).await {
+                // Others say loudly what does not answer.
+                tracing::debug!("Pages could not be verified: {error:#}");
+            }
+        }
+        Ok(())
+    }
+
+    async fn look(&self, pages: u32) -> anyhow::Result<()> {
+        let Some((active, _)) = self.generations.active(VIEW_VERSION).await? else { return Ok(()) };
+        let verifier = Verifier::new(self.log.clone(), self.views.of_generation(active));
+        let report = verifier.sample(pages).await?;
+        ::metrics::counter!(metrics::VERIFIED).increment(report.pages);
+        let wrong: std::collections::BTreeSet<_> =
+            report.differences.iter().filter_map(|found| found.post_id).collect();
+        for found in &report.differences {
+            tracing::error!("The views differ from the log: {found}");
+        }
+        ::metrics::counter!(metrics::DIFFERENCES).increment(wrong.len() as u64);
+        verifier.repair(&Vec::from_iter(wrong)).await?;
+        Ok(())
+    }
+}

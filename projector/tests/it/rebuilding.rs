@@ -1,0 +1,294 @@
+//! Views made anew beside the live ones: nothing is lost by it, whatever happens meanwhile.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use domain::{Partition, PostId};
+use event_log::GenerationState;
+use redis::AsyncCommands as _;
+use testkit::{Proxy, eventually, eventually_within, shared};
+
+use crate::support::Blog;
+
+/// Slowly, in small parts, so that there is time to disturb it.
+const SLOWLY: [&str; 4] =
+    ["rebuild", "--rebuild-lanes=1", "--rebuild-part-events=3", "--rebuild-share=2"];
+
+#[tokio::test]
+async fn a_rebuild_makes_what_the_log_makes_and_the_way_back_loses_nothing() {
+    let mut blog = Blog::new().await;
+    let ids = a_history(&blog).await;
+    let projector = blog.project_impatiently().await;
+    blog.views_agree_with_the_log().await;
+
+    blog.rebuild().await;
+    assert_eq!(blog.views.generation(), 2);
+    blog.views_agree_with_the_log().await;
+    let kept = blog.generation(GenerationState::Kept).await.unwrap();
+    assert_eq!(kept.number, 1);
+    assert_eq!(blog.views.active_generation().await.unwrap(), Some((2, 2)));
+
+    // What is written now is in the old generation too.
+    blog.revise(ids[3], "Since the switch").await;
+    blog.delete(ids[4]).await;
+    blog.views_agree_with_the_log().await;
+    eventually("the way back is open", async || blog.tool(&["rollback"]).ends().await.0).await;
+    blog.follow_active().await;
+    assert_eq!(blog.views.generation(), 1);
+    blog.views_agree_with_the_log().await;
+
+    let table = blog.tool(&["generations"]).succeeds().await;
+    let states: Vec<&str> =
+        table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(2)).collect();
+    assert_eq!(states, ["active", "kept"], "{table}");
+    projector.stop().await;
+}
+
+#[tokio::test]
+async fn a_rebuild_that_is_killed_at_every_stage_is_gone_on_with() {
+    let mut blog = Blog::new().await;
+    a_history(&blog).await;
+    let projector = blog.project_impatiently().await;
+    blog.views_agree_with_the_log().await;
+
+    let mut before = 0;
+    for _ in 0..2 {
+        let rebuild = blog.tool(&SLOWLY);
+        eventually_within(Duration::from_secs(60), "some parts are written", async || {
+            blog.generation(GenerationState::Building)
+                .await
+                .is_some_and(|one| one.parts_done >= before + 3)
+        })
+        .await;
+        rebuild.kill();
+        let killed = blog.generation(GenerationState::Building).await.unwrap();
+        assert!(killed.parts_done > before && killed.parts_done < killed.parts, "{killed:?}");
+        before = killed.parts_done;
+        // Life goes on.
+        let id = blog.publish_in(Partition(1)).await;
+        blog.revise(id, "While nobody rebuilds").await;
+    }
+    let rebuild = blog.tool(&["rebuild", "--rebuild-share=100"]);
+    eventually("it follows", async || blog.generation(GenerationState::Following).await.is_some())
+        .await;
+    rebuild.kill();
+    let said = blog.tool(&["rebuild"]).succeeds().await;
+    assert!(said.contains("Going on with generation 2"), "{said}");
+    blog.follow_active().await;
+    assert_eq!(blog.views.generation(), 2);
+    blog.views_agree_with_the_log().await;
+    projector.stop().await;
+}
+
+#[tokio::test]
+async fn the_second_of_two_rebuilds_says_who_builds() {
+    let blog = Blog::new().await;
+    a_history(&blog).await;
+    let first = blog.tool(&["rebuild", "--rebuild-part-events=2", "--rebuild-share=1"]);
+    eventually("it has begun", async || blog.generation(GenerationState::Building).await.is_some())
+        .await;
+    let holder = blog.generation(GenerationState::Building).await.unwrap().holder.unwrap();
+    let said = blog.tool(&["rebuild"]).fails().await;
+    assert!(said.contains(&format!("generation 1 is being built by {holder}")), "{said}");
+    first.kill();
+}
+
+#[tokio::test]
+async fn writes_deletions_and_slug_moves_go_on_through_a_rebuild_and_its_switch() {
+    let mut blog = Blog::new().await;
+    let ids = a_history(&blog).await;
+    let projector = blog.project_impatiently().await;
+    blog.has_begun().await;
+    let rebuild = blog.tool(&["rebuild", "--rebuild-part-events=10", "--rebuild-share=20"]);
+    let over = Arc::new(AtomicBool::new(false));
+    let write = async {
+        let mut round = 0;
+        while !over.load(Ordering::Relaxed) {
+            write_something(&blog, &ids, round).await;
+            round += 1;
+        }
+    };
+    let end = async {
+        let said = rebuild.succeeds().await;
+        over.store(true, Ordering::Relaxed);
+        said
+    };
+    let ((), said) = tokio::join!(write, end);
+    assert!(said.contains("is active"), "{said}");
+    for generation in [2, 1] {
+        blog.views = blog.views.of_generation(generation);
+        blog.views_agree_with_the_log().await;
+    }
+    projector.stop().await;
+}
+
+#[tokio::test]
+async fn a_rebuild_outlives_a_redis_that_goes_away_and_one_that_forgets() {
+    let mut blog = Blog::new().await;
+    a_history(&blog).await;
+    let projector = blog.project_impatiently().await;
+    blog.views_agree_with_the_log().await;
+    let proxy =
+        Proxy::start(shared().redis_url.trim_start_matches("redis://").split('/').next().unwrap());
+    let rebuild = blog.tool_on(&format!("redis://{}", proxy.address()), &SLOWLY);
+    let written = async |parts| {
+        eventually_within(Duration::from_secs(60), "some parts are written", async || {
+            blog.generation(GenerationState::Building)
+                .await
+                .is_some_and(|one| one.parts_done >= parts)
+        })
+        .await;
+    };
+    written(3).await;
+    proxy.cut();
+    tokio::task::yield_now().await;
+    proxy.restore();
+    written(8).await;
+    // One of the partitions of the new generation is lost, and all that it held.
+    let mut redis = blog.redis().await.unwrap();
+    let new = blog.views.of_generation(2);
+    let old = std::mem::replace(&mut blog.views, new);
+    for key in redis.keys::<_, Vec<String>>(blog.key(Partition(2), "*")).await.unwrap() {
+        redis.del::<_, ()>(key).await.unwrap();
+    }
+    blog.views = old;
+    let said = rebuild.succeeds().await;
+    assert!(said.contains("Redis has lost a part of generation 2"), "{said}");
+    blog.follow_active().await;
+    blog.views_agree_with_the_log().await;
+    projector.stop().await;
+}
+
+#[tokio::test]
+async fn an_old_generation_is_removed_and_the_others_are_not() {
+    let mut blog = Blog::new().await;
+    let ids = a_history(&blog).await;
+    let projector = blog.project_impatiently().await;
+    blog.views_agree_with_the_log().await;
+    let first = blog.key(Partition(0), "");
+    blog.rebuild().await;
+    blog.rebuild().await;
+    assert_eq!(blog.views.generation(), 3);
+    eventually_within(Duration::from_secs(40), "the first generation is gone", async || {
+        blog.generations().all().await.unwrap().len() == 2
+    })
+    .await;
+    let first = first.replace(":0}:", ":*");
+    let left: Vec<String> = blog.redis().await.unwrap().keys(&first).await.unwrap();
+    assert!(left.is_empty(), "{left:?}");
+    blog.revise(ids[2], "Still here").await;
+    for generation in [3, 2] {
+        blog.views = blog.views.of_generation(generation);
+        blog.views_agree_with_the_log().await;
+    }
+    projector.stop().await;
+}
+
+#[tokio::test]
+async fn a_program_with_another_version_of_the_views_builds_its_own_and_leaves_the_others_alone() {
+    let mut blog = Blog::new().await;
+    a_history(&blog).await;
+    let projector = blog.project_impatiently().await;
+    blog.views_agree_with_the_log().await;
+    projector.stop().await;
+    sqlx::query("UPDATE generations SET view_version = view_version - 1")
+        .execute(&blog.pool)
+        .await
+        .unwrap();
+    let before = blog.epochs().await;
+
+    let projector = blog.project_impatiently().await;
+    eventually("a generation of the new version is active", async || {
+        projector.unready("generation").await.is_none()
+    })
+    .await;
+    assert_eq!(blog.epochs().await, before);
+    let all = blog.generations().all().await.unwrap();
+    assert!(all.iter().all(|generation| generation.state == GenerationState::Active), "{all:?}");
+    blog.views = blog.views.of_generation(2);
+    let id = blog.publish_in(Partition(3)).await;
+    blog.views_agree_with_the_log().await;
+    // The one of the version before is left where it was, for the program that it belongs to.
+    assert!(blog.views.of_generation(1).row(id).await.unwrap().row.is_none());
+    projector.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_that_cannot_be_folded_is_set_aside_and_the_rest_is_rebuilt() {
+    let mut blog = Blog::new().await;
+    let ids = a_history(&blog).await;
+    let bad = blog.record_unreadable(ids[6]).await;
+    blog.revise(ids[6], "Behind it").await;
+    blog.revise(ids[7], "Beside it").await;
+    let projector = blog.project_impatiently().await;
+    blog.has_begun().await;
+    let said = blog.rebuild().await;
+    let named = format!("Post {} is set aside from position {bad} on", ids[6]);
+    assert!(said.contains(&named), "{said}");
+    assert_eq!(blog.views.generation(), 2);
+    let found = blog.views.row(ids[6]).await.unwrap();
+    assert_eq!(found.quarantined, Some(bad));
+    let row = found.row.unwrap();
+    assert!(row.position < bad, "{row:?}");
+    assert_eq!(blog.log.count_quarantined().await.unwrap(), 1);
+    let said = blog.tool(&["verify"]).succeeds().await;
+    assert!(said.contains(" 0 differences, 1 pages set aside"), "{said}");
+    projector.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_is_shown_as_it_was() {
+    let blog = Blog::new().await;
+    let id = blog.publish_in(Partition(0)).await;
+    let position = blog.log.head().await.unwrap();
+    blog.revise(id, "Later").await;
+    blog.delete(id).await;
+    let show = async |at: &[&str]| {
+        let id = id.to_string();
+        let words = [&["show", id.as_str()], at].concat();
+        serde_json::from_str::<serde_json::Value>(&blog.tool(&words).succeeds().await).unwrap()
+    };
+    let then = show(&["--at", &position.to_string()]).await;
+    assert_eq!(
+        (&then["page"]["title"], &then["state"]),
+        (&"On writing".into(), &"published".into())
+    );
+    assert_eq!(show(&["--at", &(position.0 + 1).to_string()]).await["page"]["title"], "Later");
+    assert_eq!(show(&["--at", "2026-01-01T00:00:00Z"]).await["state"], "not written yet");
+    assert_eq!(show(&[]).await["state"], "deleted");
+}
+
+/// Some posts with some past, in every partition.
+async fn a_history(blog: &Blog) -> Vec<PostId> {
+    let ids = blog.publish_in_all(25).await;
+    for id in &ids[..20] {
+        blog.revise(*id, "On reading").await;
+    }
+    blog.unpublish(ids[0]).await;
+    blog.delete(ids[1]).await;
+    ids
+}
+
+async fn write_something(blog: &Blog, ids: &[PostId], round: usize) {
+    let id = ids[2 + round % (ids.len() - 2)];
+    match round % 3 {
+        0 => {
+            blog.revise(id, &format!("Round {round}")).await;
+        }
+        1 => {
+            let new = blog.publish_in(Partition(u16::try_from(round % 4).unwrap())).await;
+            let slug = format!("moved-{round}-{}", new.random_digits());
+            let moved =
+                serde_json::json!({"revised": {"changes": {"title": "Moved"}, "slug": slug}});
+            blog.record(new, moved).await;
+            if round.is_multiple_of(2) {
+                blog.delete(new).await;
+            }
+        }
+        _ => {
+            let new = blog.publish_in(Partition(1)).await;
+            blog.unpublish(new).await;
+        }
+    }
+}

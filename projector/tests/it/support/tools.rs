@@ -1,0 +1,90 @@
+//! The projector's tools, run as an operator would.
+
+use std::fs;
+
+use event_log::{Generation, GenerationState, Generations};
+use testkit::{Launch, Process, eventually_within, unique_name};
+
+use super::Blog;
+
+/// Long enough for a machine that is busy with other tests.
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// A tool that runs, or has run.
+pub(crate) struct Tool {
+    process: Process,
+}
+
+impl Blog {
+    /// Starts the projector as a tool.
+    pub(crate) fn tool(&self, words: &[&str]) -> Tool {
+        self.tool_on(&self.redis_url, words)
+    }
+
+    /// The same, with a way of its own to Redis.
+    pub(crate) fn tool_on(&self, redis_url: &str, words: &[&str]) -> Tool {
+        let log = self.place.path().join(format!("{}.log", unique_name("tool")));
+        let launch = Launch::new("tool", env!("CARGO_BIN_EXE_projector"), log)
+            .args(words)
+            .env("INKSTREAM_DATABASE_URL", &self.database_url)
+            .env("INKSTREAM_REDIS_URL", redis_url)
+            .env("INKSTREAM_REDIS_PREFIX", &self.prefix);
+        Tool { process: launch.start().unwrap() }
+    }
+
+    /// Rebuilds, and looks at the new generation from then on.
+    pub(crate) async fn rebuild(&mut self) -> String {
+        let said = self.tool(&["rebuild", "--rebuild-share=100"]).succeeds().await;
+        self.follow_active().await;
+        said
+    }
+
+    /// Looks at the generation that readers are answered from.
+    pub(crate) async fn follow_active(&mut self) {
+        let active = self.generation(GenerationState::Active).await.expect("none is active");
+        self.views = self.views.of_generation(active.number);
+    }
+
+    pub(crate) fn generations(&self) -> Generations {
+        Generations::new(self.pool.clone())
+    }
+
+    pub(crate) async fn generation(&self, state: GenerationState) -> Option<Generation> {
+        let all = self.generations().all().await.unwrap();
+        all.into_iter().rfind(|generation| generation.state == state)
+    }
+}
+
+impl Tool {
+    /// Waits until it has ended, and tells whether it is content and what it said.
+    pub(crate) async fn ends(&mut self) -> (bool, String) {
+        let mut status = None;
+        eventually_within(LIMIT, "the tool ends", async || {
+            status = self.process.exited().unwrap();
+            status.is_some()
+        })
+        .await;
+        (status.unwrap().success(), self.said())
+    }
+
+    pub(crate) async fn succeeds(mut self) -> String {
+        let (content, said) = self.ends().await;
+        assert!(content, "{said}");
+        said
+    }
+
+    pub(crate) async fn fails(mut self) -> String {
+        let (content, said) = self.ends().await;
+        assert!(!content, "{said}");
+        said
+    }
+
+    pub(crate) fn kill(mut self) {
+        self.process.require_running().unwrap();
+        self.process.kill().unwrap();
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(self.process.log()).unwrap()
+    }
+}

@@ -1,0 +1,124 @@
+//! What is wrong in Redis is found, named and mended; what is only on its way, or has expired, is not wrong.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use domain::{Partition, PostId};
+use redis::AsyncCommands as _;
+
+use crate::support::Blog;
+
+const P: Partition = Partition(1);
+
+#[tokio::test]
+async fn a_corrupted_row_is_found_and_mended() {
+    let blog = written().await;
+    let id = blog.ids[3];
+    let key = blog.key(blog.views.partition_of(id), &format!("post:{id}"));
+    for (field, value) in [("content", "\"Other.\""), ("position", "99999999"), ("state", "draft")]
+    {
+        blog.redis().await.unwrap().hset::<_, _, _, ()>(&key, field, value).await.unwrap();
+        finds_and_mends(&blog, &[&key, field, value]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_list_entry_that_is_gone_is_found_and_mended() {
+    let blog = written().await;
+    let list = blog.key(P, "list:published");
+    let mut redis = blog.redis().await.unwrap();
+    let place: Vec<String> = redis.zrange(&list, 0, 0).await.unwrap();
+    redis.zrem::<_, _, ()>(&list, &place[0]).await.unwrap();
+    finds_and_mends(&blog, &[&list, &place[0], "nothing in Redis"]).await;
+}
+
+#[tokio::test]
+async fn a_list_in_the_wrong_order_is_found_and_mended() {
+    let blog = written().await;
+    let list = blog.key(P, "list:tag:craft");
+    let mut redis = blog.redis().await.unwrap();
+    let place: Vec<String> = redis.zrange(&list, 0, 0).await.unwrap();
+    redis.zadd::<_, _, _, ()>(&list, &place[0], 7).await.unwrap();
+    finds_and_mends(&blog, &[&list, &place[0], "at 7"]).await;
+}
+
+#[tokio::test]
+async fn an_entry_of_no_post_and_a_lost_tombstone_are_found_and_mended() {
+    let blog = written().await;
+    let list = blog.key(P, "list:published");
+    let mut redis = blog.redis().await.unwrap();
+    let place = format!("{:016x}:{}", 12, blog.ids[0]);
+    redis.zadd::<_, _, _, ()>(&list, &place, 0).await.unwrap();
+    finds_and_mends(&blog, &[&list, &place, "nothing by the log"]).await;
+
+    let deleted = blog.ids[1];
+    blog.evict(deleted).await;
+    finds_and_mends(&blog, &[&format!("post:{deleted}"), "deleted"]).await;
+}
+
+#[tokio::test]
+async fn what_has_expired_or_is_on_its_way_is_no_difference() {
+    let blog = written().await;
+    blog.evict(blog.ids[5]).await;
+    let projector = blog.project_impatiently().await;
+    let over = AtomicBool::new(false);
+    let write = async {
+        for round in 0.. {
+            if over.load(Ordering::Relaxed) {
+                return;
+            }
+            let id = blog.ids[2 + round % 20];
+            match round % 2 {
+                0 => blog.revise(id, &format!("Round {round}")).await,
+                _ => blog.unpublish(id).await,
+            };
+        }
+    };
+    let verify = async {
+        for _ in 0..3 {
+            let said = blog.tool(&["verify"]).succeeds().await;
+            assert!(said.contains(" 0 differences"), "{said}");
+        }
+        over.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(write, verify);
+    let said = blog.tool(&["verify", "--sample=50"]).succeeds().await;
+    assert!(said.contains(" 0 differences"), "{said}");
+    projector.stop().await;
+}
+
+struct Written {
+    blog: Blog,
+    ids: Vec<PostId>,
+}
+
+impl std::ops::Deref for Written {
+    type Target = Blog;
+
+    fn deref(&self) -> &Blog {
+        &self.blog
+    }
+}
+
+/// A blog whose views are complete.
+async fn written() -> Written {
+    let blog = Blog::new().await;
+    let ids = blog.publish_in_all(10).await;
+    blog.delete(ids[1]).await;
+    blog.unpublish(ids[2]).await;
+    let projector = blog.project_impatiently().await;
+    blog.views_agree_with_the_log().await;
+    projector.stop().await;
+    Written { blog, ids }
+}
+
+async fn finds_and_mends(blog: &Blog, names: &[&str]) {
+    let said = blog.tool(&["verify"]).fails().await;
+    for name in names {
+        assert!(said.contains(name), "{name} is not in: {said}");
+    }
+    let said = blog.tool(&["verify", "--repair"]).fails().await;
+    assert!(said.contains("1 repaired"), "{said}");
+    let said = blog.tool(&["verify"]).succeeds().await;
+    assert!(said.contains(" 0 differences"), "{said}");
+    blog.views_agree_with_the_log().await;
+}
