@@ -19,7 +19,7 @@ pub(crate) const QUARANTINES: &str = "projector_quarantines_total";
 pub(crate) const UNDECODABLE: &str = "projector_undecodable_messages_total";
 pub(crate) const UNCOPIED: &str = "projector_uncopied_messages";
 pub(crate) const REBUILD_DONE: &str = "projector_rebuild_events_done";
-pub(crate) const REBUILD_TOTAL: &str = "projector_rebuild_events_total";
+pub(crate) const REBUILD_EXPECTED: &str = "projector_rebuild_events_expected";
 pub(crate) const REBUILD_REMAINING: &str = "projector_rebuild_remaining_seconds";
 pub(crate) const GENERATIONS: &str = "projector_generations";
 pub(crate) const SWITCHES: &str = "projector_switches_total";
@@ -99,7 +99,7 @@ pub const METRICS: &[Metric] = &[
         &["work"],
         "Events that a rebuild, a verification, or the filling of what was lost has behind it",
     ),
-    metric(REBUILD_TOTAL, Gauge, &["work"], "Events that it has to do with in all"),
+    metric(REBUILD_EXPECTED, Gauge, &["work"], "Events that it has to do with in all"),
     metric(
         REBUILD_REMAINING,
         Gauge,

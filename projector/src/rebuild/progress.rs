@@ -52,7 +52,7 @@ impl Progress {
     pub(crate) fn expect(&self, total: u64, parts: usize) {
         self.total.store(total, Ordering::Relaxed);
         self.parts.store(parts as u64, Ordering::Relaxed);
-        ::metrics::gauge!(metrics::REBUILD_TOTAL, "work" => self.work).set(total as f64);
+        ::metrics::gauge!(metrics::REBUILD_EXPECTED, "work" => self.work).set(total as f64);
         if let Some(bar) = &self.bar {
             bar.set_length(total);
         }

@@ -14,8 +14,12 @@ async fn a_corrupted_row_is_found_and_mended() {
     let blog = written().await;
     let id = blog.ids[3];
     let key = blog.key(blog.views.partition_of(id), &format!("post:{id}"));
-    for (field, value) in [("content", "\"Other.\""), ("position", "99999999"), ("state", "draft")]
-    {
+    for (field, value) in [
+        ("content", "\"Other.\""),
+        ("html", "<p>Other.</p>"),
+        ("position", "99999999"),
+        ("state", "draft"),
+    ] {
         blog.redis().await.unwrap().hset::<_, _, _, ()>(&key, field, value).await.unwrap();
         finds_and_mends(&blog, &[&key, field, value]).await;
     }

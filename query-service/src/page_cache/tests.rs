@@ -39,10 +39,10 @@ async fn who_asks_after_an_announcement_does_not_join_a_read_from_before_it() {
 }
 
 #[tokio::test]
-async fn what_was_read_before_a_reconnection_is_not_kept_as_fresh() {
+async fn what_was_read_before_a_reconnection_or_from_other_views_is_not_kept_as_fresh() {
     let memory = listening();
     let moment = memory.inner.moments.of_post(ID);
-    memory.inner.moments.end_all();
+    memory.end_all();
     memory.keep(ID, Arc::new(page(10, "old")), moment, Instant::now());
     assert!(memory.fresh(ID).is_none());
     assert!(memory.stale_copy(ID).is_some());
@@ -174,7 +174,7 @@ async fn begin_to_read(
 
 fn listening() -> PageCache {
     let memory = memory(64, 60_000);
-    memory.inner.moments.end_all();
+    memory.inner.moments.hear();
     memory
 }
 

@@ -180,6 +180,38 @@ async fn all_that_is_kept_ends_when_announcements_may_have_been_missed() {
 }
 
 #[tokio::test]
+async fn all_that_is_kept_ends_when_readers_are_switched_to_other_views_and_back() {
+    let mut blog = Blog::start_with(&LONG).await;
+    let id = blog.publish("writing").await;
+    blog.project().await;
+    blog.switch_to(1).await;
+    let before = eventually_kept(&blog.reader(), "/posts/writing").await;
+
+    blog.revise_title(id, "On other things").await;
+    let old = blog.views.clone();
+    blog.views = old.of_generation(2);
+    blog.project().await;
+    let kept = blog.reader().get("/posts/writing").await;
+    assert_eq!((kept.source(), &kept.text), ("memory", &before.text), "it was announced");
+    blog.switch_to(2).await;
+    let is_read = async |what: &str| {
+        eventually("the other views are read", async || {
+            blog.reader().get("/posts/writing").await.text.contains(what)
+        })
+        .await;
+        assert!(eventually_kept(&blog.reader(), "/posts/writing").await.text.contains(what));
+    };
+    is_read("On other things").await;
+
+    // Those of before have not gone on here, so that the two can be told apart.
+    blog.switch_to(1).await;
+    eventually("the way back is taken", async || {
+        blog.reader().get("/posts/writing").await.text == before.text
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn while_announcements_stall_nothing_is_kept_for_long() {
     let database = database().await;
     let (redis, redis_url) = shared().redis_proxy();

@@ -94,12 +94,6 @@ impl Projector {
         self.running.await.unwrap().unwrap();
     }
 
-    /// Waits until it has ended by itself.
-    pub(crate) async fn ended(self) -> anyhow::Result<()> {
-        let ended = tokio::time::timeout(std::time::Duration::from_secs(30), self.running).await;
-        ended.expect("it goes on").unwrap()
-    }
-
     /// Ends it where it stands.
     pub(crate) async fn vanish(self) {
         self.running.abort();

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use domain::post::PostEvent;
 use domain::{Partition, Point, Position, PostId, StoredEvent as _};
 use event_log::EventLog;
-use read_model::{Advance, Fill, Flag, Guarded, NewEpoch, Row, Watermark, fold_pages};
+use read_model::{
+    Advance, Fill, Flag, Guarded, NewEpoch, Row, VIEW_VERSION, Watermark, fold_pages,
+};
 use redis::AsyncCommands as _;
 use uuid::Uuid;
 
@@ -70,6 +72,25 @@ impl Blog {
             let answer = self.views.advance(&[advance]).await.unwrap().remove(0);
             assert_eq!(answer.unwrap(), Guarded::Written);
         }
+    }
+
+    /// Has readers be answered from a generation, as the projector does it.
+    pub(crate) async fn switch_to(&self, generation: i32) {
+        sqlx::query("UPDATE generations SET state = 'kept'").execute(&self.pool).await.unwrap();
+        let turn: i64 = sqlx::query_scalar(
+            "INSERT INTO generations (number, view_version, state, incarnation, head, parts, turn)
+             SELECT $1, $2, 'active', $3, 0, 0, coalesce(max(turn), 0) + 1 FROM generations
+             ON CONFLICT (number) DO UPDATE SET state = 'active', turn = excluded.turn
+             RETURNING turn",
+        )
+        .bind(generation)
+        .bind(i32::try_from(VIEW_VERSION).unwrap())
+        .bind(i32::try_from(self.store.incarnation).unwrap())
+        .fetch_one(&self.pool)
+        .await
+        .unwrap();
+        let (generation, turn) = (generation.unsigned_abs(), turn.unsigned_abs());
+        self.views.remember_active(generation, turn).await.unwrap();
     }
 
     /// Moves the watermark of a post's partition and its row one event past the head of the log.
