@@ -32,6 +32,7 @@ pub(crate) trait Story: Send + Sync + 'static {
 /// What has been written.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Written {
+    pub(crate) events: u64,
     pub(crate) events_per_second: f64,
 }
 
@@ -62,7 +63,7 @@ pub(crate) async fn write(system: &System, story: impl Story) -> anyhow::Result<
     let events_per_second = events as f64 / began.elapsed().as_secs_f64();
     let head = system.log.head().await?.0;
     ensure!(head == events, "{events} events were written, and the log has {head}");
-    Ok(Written { events_per_second })
+    Ok(Written { events, events_per_second })
 }
 
 /// Returns how many events that took.

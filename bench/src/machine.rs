@@ -34,7 +34,16 @@ fn cores() -> usize {
 
 /// The memory that a process has in use, in MB.
 pub(crate) fn resident_megabytes(process: u32) -> anyhow::Result<f64> {
-    let size = field(&format!("/proc/{process}/status"), "VmRSS");
+    megabytes(process, "VmRSS")
+}
+
+/// The most that it has had in use so far, in MB.
+pub(crate) fn peak_megabytes(process: u32) -> anyhow::Result<f64> {
+    megabytes(process, "VmHWM")
+}
+
+fn megabytes(process: u32, name: &str) -> anyhow::Result<f64> {
+    let size = field(&format!("/proc/{process}/status"), name);
     let kilobytes = size.as_deref().and_then(|size| size.strip_suffix(" kB"));
     let kilobytes: f64 = kilobytes.context("the process has ended")?.parse()?;
     Ok(kilobytes * 1024.0 / 1e6)

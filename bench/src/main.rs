@@ -8,6 +8,7 @@ mod catch_up;
 mod cold;
 mod posts;
 mod reads;
+mod rebuild;
 mod visibility;
 mod zipf;
 
@@ -16,14 +17,17 @@ mod naive;
 mod yardstick;
 
 mod history;
+mod lively;
 mod prose;
 mod random;
 mod stories;
 
+mod bare_log;
 mod figures;
 mod http;
 mod load;
 mod machine;
+mod paced;
 mod readers;
 mod redis_server;
 mod report;
@@ -80,6 +84,8 @@ enum Part {
     Visibility,
     /// A projector that comes back
     CatchUp,
+    /// All views made anew from a million events, alone and in front of readers and writers
+    Rebuild,
 }
 
 /// Processes that this program starts for itself.
@@ -138,6 +144,9 @@ async fn measure(args: &Args, report: &mut Report) -> anyhow::Result<()> {
     }
     if args.measures(Part::CatchUp) {
         catch_up::measure(args, report).await?;
+    }
+    if args.measures(Part::Rebuild) {
+        rebuild::measure(args, report).await?;
     }
     Ok(())
 }

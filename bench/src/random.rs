@@ -25,6 +25,23 @@ impl Random {
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         (self.part() * bound as f64) as usize
     }
+
+    /// True so often of a hundred times.
+    pub(crate) fn is_one_of_hundred(&mut self, how_often: u32) -> bool {
+        self.part() * 100.0 < f64::from(how_often)
+    }
+
+    /// Log-normal: half are below the median, and `spread` is the deviation of the logarithm.
+    pub(crate) fn log_normal(&mut self, median: f64, spread: f64) -> f64 {
+        // Box and Muller's, of which we take one of two. The logarithm of zero would be none.
+        let (radius, angle) = (1.0 - self.part(), std::f64::consts::TAU * self.part());
+        median * (spread * (-2.0 * radius.ln()).sqrt() * angle.cos()).exp()
+    }
+
+    /// One or more, few of them many: above n with a chance of n to the power of −`steepness`.
+    pub(crate) fn few_are_many(&mut self, steepness: f64) -> f64 {
+        (1.0 - self.part()).powf(-1.0 / steepness)
+    }
 }
 
 /// Which of many is asked for: the n-th most popular with a chance in proportion to 1/n (Zipf, s = 1).
@@ -75,6 +92,27 @@ mod tests {
             tenths[random.below(10)] += 1;
         }
         assert!(tenths.iter().all(|count| (9_500..10_500).contains(count)), "{tenths:?}");
+    }
+
+    #[test]
+    fn half_of_log_normal_sizes_are_below_the_median_and_the_average_is_above_it() {
+        let mut random = Random::new(1);
+        let sizes: Vec<f64> = (0..MANY).map(|_| random.log_normal(1000.0, 0.8)).collect();
+        let below = sizes.iter().filter(|size| **size < 1000.0).count();
+        assert!((49_000..51_000).contains(&below), "{below}");
+        // exp(0.8² / 2) = 1.377
+        let average = sizes.iter().sum::<f64>() / MANY as f64;
+        assert!((1340.0..1420.0).contains(&average), "{average}");
+    }
+
+    #[test]
+    fn few_are_many() {
+        let mut random = Random::new(1);
+        let counts: Vec<f64> = (0..MANY).map(|_| random.few_are_many(1.5)).collect();
+        assert!(counts.iter().all(|count| *count >= 1.0));
+        // 4 to the power of −1.5 is an eighth.
+        let above_four = counts.iter().filter(|count| **count > 4.0).count();
+        assert!((12_000..13_000).contains(&above_four), "{above_four}");
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub(crate) struct Post {
 pub(crate) struct Done {
     /// When it was due, since the beginning.
     pub(crate) due: Duration,
+    /// How long after that it was answered.
+    pub(crate) took: Duration,
     pub(crate) watched: Option<Watched>,
 }
 
@@ -101,7 +103,7 @@ impl Schedule {
             tokio::time::sleep_until((self.began + due).into()).await;
             let Some(nth) = watched(number, self.per_second) else {
                 post_in(connection.ask(publish.next()).await?, 201)?;
-                done.push(Done { due, watched: None });
+                done.push(Done { due, took: self.began.elapsed() - due, watched: None });
                 continue;
             };
             let (post, watched): (_, fn(Duration) -> Watched) = if nth % 2 == 0 {
@@ -110,10 +112,11 @@ impl Schedule {
                 (post_in(connection.ask(publish.next()).await?, 201)?, Watched::New)
             };
             let (answered, schedule) = (Instant::now(), Arc::clone(&self));
+            let took = answered - self.began - due;
             watching.spawn(async move {
                 let watchers = &schedule.watchers;
                 let after = watchers.until_visible(&post.slug, post.version, answered).await?;
-                anyhow::Ok(Done { due, watched: Some(watched(after)) })
+                anyhow::Ok(Done { due, took, watched: Some(watched(after)) })
             });
         }
         while let Some(watched) = watching.join_next().await {

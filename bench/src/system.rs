@@ -9,7 +9,7 @@ use event_log::EventLog;
 use http_api::{Actor, AuthArgs, bearer};
 use journeys::Service;
 use read_model::{KeySpace, Views};
-use testkit::{Place, unique_name};
+use testkit::{Launch, Place, Process, unique_name};
 
 use crate::http::Connection;
 use crate::requests::{Request, address_of};
@@ -73,6 +73,23 @@ impl System {
         let more = more.iter().map(|(name, value)| (*name, (*value).to_owned()));
         let settings = self.settings.iter().cloned().chain(more).collect();
         Service::start(name, self.log_of(name), settings).await
+    }
+
+    /// Starts the projector's program for one thing that an operator wants of it.
+    pub(crate) fn projector_tool(&self, words: &[&str]) -> anyhow::Result<Process> {
+        let program = testkit::service_binary("projector")?;
+        let launch = Launch::new("projector", program, self.log_of(words[0])).args(words);
+        let launch =
+            self.settings.iter().fold(launch, |launch, (key, value)| launch.env(*key, value));
+        Ok(launch.start()?)
+    }
+
+    /// As if Kafka had carried all that is in the log, and kept nothing of it.
+    pub(crate) async fn count_as_carried(&self) -> anyhow::Result<()> {
+        sqlx::query("UPDATE relay SET cursor = (SELECT coalesce(max(position), 0) FROM events)")
+            .execute(&self.store.pool)
+            .await?;
+        Ok(())
     }
 
     /// Holds the relay's lease in place of every command service, so that none of them carries anything.
