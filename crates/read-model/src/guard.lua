@@ -76,6 +76,8 @@ end
 -- An entry of `listed` is a position on a line, and the memberships as of it. It stays when the post is in no
 -- list any more, so that something older cannot put it back.
 local membership = '([^\t\n]+)\t([^\n]+)'
+-- What is put into lists goes to each in one command at the end: a call of a command costs as much as the entry.
+local entries, listed = {}, {}
 local function put_in_lists(id, position, memberships, state)
     local before = redis.call('HGET', KEYS[2], id)
     if before then
@@ -87,12 +89,22 @@ local function put_in_lists(id, position, memberships, state)
         end
     end
     for list, place in string.gmatch(memberships, membership) do
-        redis.call('ZADD', ARGV[9] .. list, 0, place)
-        redis.call('SADD', KEYS[3], list)
+        local places = entries[list] or {}
+        places[#places + 1] = 0
+        places[#places + 1] = place
+        entries[list] = places
     end
     -- The rows of deleted posts stay for good. Whoever removes all that is here finds them by this.
     if before or memberships ~= '' or state == 'deleted' then
-        redis.call('HSET', KEYS[2], id, position .. '\n' .. memberships)
+        listed[#listed + 1] = id
+        listed[#listed + 1] = position .. '\n' .. memberships
+    end
+end
+
+-- Lua hands over a few thousand values at a time and no more.
+local function call_with_all(command, key, values)
+    for first = 1, #values, 1000 do
+        redis.call(command, key, unpack(values, first, math.min(first + 999, #values)))
     end
 end
 
@@ -114,6 +126,11 @@ for i = 6, #KEYS do
         put_in_lists(ARGV[a], ARGV[a + 1], ARGV[a + 8], ARGV[a + 2])
     end
 end
+for list, places in pairs(entries) do
+    call_with_all('ZADD', ARGV[9] .. list, places)
+    redis.call('SADD', KEYS[3], list)
+end
+call_with_all('HSET', KEYS[2], listed)
 if ARGV[11] ~= '' then
     redis.call('PUBLISH', ARGV[10], ARGV[11])
 end
