@@ -121,7 +121,7 @@ pub struct Config {
     pub requests_kib: u32,
 
     /// How many KiB of memory are for aggregates used lately, which then need no reading
-    #[arg(long, env = "INKSTREAM_RECENT_KIB", default_value_t = 32_768)]
+    #[arg(long, env = "INKSTREAM_RECENT_KIB", default_value_t = 16_384)]
     pub recent_kib: u32,
 
     /// For how many hours the answer to a command is kept under its Idempotency-Key
