@@ -121,8 +121,8 @@ async fn main() -> anyhow::Result<()> {
     let measured = measure(&args, &mut report).await;
     // What was measured before something failed took minutes, too.
     report.print();
-    measured?;
-    report.save()
+    report.save()?;
+    measured
 }
 
 async fn measure(args: &Args, report: &mut Report) -> anyhow::Result<()> {

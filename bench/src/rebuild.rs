@@ -73,7 +73,9 @@ pub(crate) async fn measure(args: &Args, report: &mut Report) -> anyhow::Result<
         "All views made anew from {} events by {READERS} lanes, from start to switch, medians of {} rounds",
         written.events, args.rounds
     ));
-    report.note("texts of 2 kB on average; 40 of a hundred posts revised, few of them up to 200 times");
+    report.note(
+        "texts of 2 kB on average; 40 of a hundred posts revised, few of them up to 200 times",
+    );
     let (rate, bare) = (median(&rebuilt), median(&bare));
     report.figure("rebuild_events_per_s", "rebuilt", rate, "events/s");
     let what = "the same rows read by as many readers and dropped";
@@ -113,8 +115,7 @@ async fn measure_in_front_of_people(
         before.round(&whole, &posts, &reads, args).await?;
     }
     report.progress("readers and writers while all views are made anew");
-    let rebuild =
-        run_beside(&whole, &["rebuild"], &mut during, &posts, &reads, args).await?;
+    let rebuild = run_beside(&whole, &["rebuild"], &mut during, &posts, &reads, args).await?;
     ensure!(rebuild.status.success(), "the rebuild failed: {}", said(&whole.system, "rebuild"));
     report.progress("readers and writers while all views are verified");
     let verify = run_beside(&whole, &["verify"], &mut verifying, &posts, &reads, args).await?;

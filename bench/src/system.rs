@@ -81,7 +81,7 @@ impl System {
         let launch = Launch::new("projector", program, self.log_of(words[0])).args(words);
         let launch =
             self.settings.iter().fold(launch, |launch, (key, value)| launch.env(*key, value));
-        Ok(launch.start()?)
+        launch.start()
     }
 
     /// As if Kafka had carried all that is in the log, and kept nothing of it.

@@ -99,8 +99,9 @@ mod tests {
 
     #[test]
     fn a_command_counts_in_the_round_in_which_it_was_due() {
-        let due = |seconds| Done { due: WARM_UP + Duration::from_secs(seconds), watched: None };
-        let early = Done { due: WARM_UP / 2, watched: None };
+        let done = |due| Done { due, took: Duration::ZERO, watched: None };
+        let due = |seconds| done(WARM_UP + Duration::from_secs(seconds));
+        let early = done(WARM_UP / 2);
         let done = [early, due(0), due(7), due(8), due(23), due(24)];
         let rounds = in_rounds(&done, Duration::from_secs(8), 3);
         assert_eq!(rounds.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1, 1]);

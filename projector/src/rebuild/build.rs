@@ -2,14 +2,15 @@
 //! else writes.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
 use domain::{Partition, Position};
 use event_log::{Generation, IdRange, Unreadable};
-use futures::future::join_all;
 use read_model::{Fill, Flag, Guarded, NewEpoch, Views, Watermark};
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::pace::Pace;
@@ -30,17 +31,17 @@ pub(super) fn parts(head: Position, part_events: u32) -> u32 {
     u32::try_from(parts).unwrap_or(1)
 }
 
-/// One go at what is missing.
-struct Attempt<'a> {
-    views: &'a Views,
+/// One go at what is missing, by several lanes.
+struct Attempt {
+    views: Views,
     head: Position,
-    marks: &'a [Watermark],
-    ranges: &'a [IdRange],
-    pending: &'a [usize],
+    marks: Vec<Watermark>,
+    ranges: Arc<Vec<IdRange>>,
+    pending: Vec<usize>,
     next: AtomicUsize,
     /// Redis has forgotten something that it had confirmed.
     lost: AtomicBool,
-    progress: &'a Progress,
+    progress: Arc<Progress>,
 }
 
 impl Rebuild {
@@ -49,10 +50,10 @@ impl Rebuild {
         &self,
         generation: &Generation,
         views: &Views,
-        progress: &Progress,
+        progress: &Arc<Progress>,
     ) -> anyhow::Result<Vec<Watermark>> {
         let head = generation.head;
-        let ranges = self.log.ranges(head, generation.parts).await?;
+        let ranges = Arc::new(self.log.ranges(head, generation.parts).await?);
         progress.expect(head.0, ranges.len());
         loop {
             self.is_of_this_life(generation).await?;
@@ -68,18 +69,26 @@ impl Rebuild {
                 return Ok(marks);
             }
             progress.stands_at(ranges.len() - pending.len());
-            let attempt = Attempt {
-                views,
+            let attempt = Arc::new(Attempt {
+                views: views.clone(),
                 head,
-                marks: &marks,
-                ranges: &ranges,
-                pending: &pending,
+                marks,
+                ranges: Arc::clone(&ranges),
+                pending,
                 next: AtomicUsize::new(0),
                 lost: AtomicBool::new(false),
-                progress,
-            };
-            join_all((0..self.args.lanes).map(|_| self.lane(&attempt))).await;
-            if attempt.lost.into_inner() {
+                progress: Arc::clone(progress),
+            });
+            // Tasks, since folding keeps a processor busy. They end with us.
+            let mut lanes = JoinSet::new();
+            for _ in 0..self.args.lanes {
+                let (rebuild, attempt) = (self.clone(), Arc::clone(&attempt));
+                lanes.spawn(async move { rebuild.lane(&attempt).await });
+            }
+            while let Some(lane) = lanes.join_next().await {
+                lane.context("a lane of the rebuild ended badly")?;
+            }
+            if attempt.lost.load(Ordering::Relaxed) {
                 let number = generation.number;
                 tracing::warn!(
                     "Redis has lost a part of generation {number}, which is written again"
@@ -144,7 +153,7 @@ impl Rebuild {
     }
 
     /// Takes one part after another until none is left.
-    async fn lane(&self, attempt: &Attempt<'_>) {
+    async fn lane(&self, attempt: &Attempt) {
         let mut pace = Pace::new(self.args.share);
         while !attempt.lost.load(Ordering::Relaxed)
             && let Some(part) = attempt.pending.get(attempt.next.fetch_add(1, Ordering::Relaxed))
@@ -156,12 +165,7 @@ impl Rebuild {
         }
     }
 
-    async fn part(
-        &self,
-        attempt: &Attempt<'_>,
-        part: usize,
-        pace: &mut Pace,
-    ) -> anyhow::Result<()> {
+    async fn part(&self, attempt: &Attempt, part: usize, pace: &mut Pace) -> anyhow::Result<()> {
         let Some(range) = attempt.ranges.get(part) else { return Ok(()) };
         let mut pages = Pages::new(&self.log, range, attempt.head);
         let (mut batch, mut bytes, mut told) = (Vec::new(), 0, 0);
@@ -186,14 +190,14 @@ impl Rebuild {
                 pace.rest().await;
             }
         }
-        attempt.views.mark_built(attempt.marks, part).await.context("noting a part")?;
+        attempt.views.mark_built(&attempt.marks, part).await.context("noting a part")?;
         attempt.progress.part();
         pace.rest().await;
         Ok(())
     }
 
     /// Writes pages. `false`: a partition is not what it was when we began.
-    async fn write(&self, attempt: &Attempt<'_>, pages: Vec<Page>) -> anyhow::Result<bool> {
+    async fn write(&self, attempt: &Attempt, pages: Vec<Page>) -> anyhow::Result<bool> {
         // Nothing is set aside that is not on record.
         self.log.quarantine(pages.iter().filter_map(|page| page.unreadable.as_ref())).await?;
         let mut fills: HashMap<Partition, Fill> = HashMap::new();

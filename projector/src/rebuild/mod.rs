@@ -15,6 +15,7 @@ mod progress;
 mod removal;
 mod switch;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -44,7 +45,7 @@ pub struct Busy {
 }
 
 /// The making of a generation.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Rebuild {
     pub log: EventLog,
     pub views: Views,
@@ -69,7 +70,7 @@ impl Rebuild {
         let begun = Instant::now();
         let lease = self.obtain().await?;
         let number = lease.number;
-        let progress = Progress::new("rebuild");
+        let progress = Arc::new(Progress::new("rebuild"));
         let outcome = tokio::select! {
             outcome = self.go_on(&lease, &progress) => outcome,
             lost = self.keep(&lease, &progress) => lost.map(|()| 0),
@@ -135,7 +136,11 @@ impl Rebuild {
         }
     }
 
-    async fn go_on(&self, lease: &GenerationLease, progress: &Progress) -> anyhow::Result<u64> {
+    async fn go_on(
+        &self,
+        lease: &GenerationLease,
+        progress: &Arc<Progress>,
+    ) -> anyhow::Result<u64> {
         let generation = self.generation(lease.number).await?;
         let views = self.views.of_generation(generation.number);
         let number = generation.number;
