@@ -13,6 +13,8 @@ mod announcements;
 mod epochs;
 #[path = "../it/guard.rs"]
 mod guard;
+#[path = "../it/interleavings.rs"]
+mod interleavings;
 #[path = "../it/lists.rs"]
 mod lists;
 #[path = "../it/quarantine.rs"]
