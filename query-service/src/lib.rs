@@ -11,6 +11,7 @@ mod posts;
 mod browser;
 mod feed;
 mod sitemap;
+mod xml;
 
 mod accept;
 mod answer;

@@ -75,6 +75,47 @@ async fn who_has_the_feed_is_not_sent_it_again() {
 }
 
 #[tokio::test]
+async fn what_xml_forbids_is_left_out_and_spoils_nothing() {
+    let blog = Blog::start().await;
+    // Its first and last ones, those between what is allowed, and, behind them, neighbours that are allowed.
+    let forbidden = "\u{1}\u{8}\u{b}\u{c}\u{e}\u{1b}\u{1f}\u{fffe}\u{ffff}";
+    let text = format!("a{forbidden}\t\u{7f}\u{d7ff}\u{e000}\u{fffd}\u{10000}\u{10ffff}z");
+    let id = crate::support::new_id();
+    let content = json!({"title": text, "content": text, "summary": text, "tags": [text]});
+    let author = json!({"id": "anne", "name": text});
+    blog.record(id, json!({"drafted": {"author": author, "content": content}})).await;
+    blog.record(id, json!({"published": {"slug": format!("a{forbidden}z")}})).await;
+    blog.project().await;
+
+    let feed = blog.reader().get("/feed.atom").await;
+    let sitemap = blog.reader().get("/sitemap.xml").await;
+    for answer in [&feed, &sitemap] {
+        assert_eq!(answer.status, 200);
+        expect_allowed(&answer.text);
+    }
+    let kept = "a\t\u{7f}\u{d7ff}\u{e000}\u{fffd}\u{10000}\u{10ffff}z";
+    assert_eq!(feed.text.matches(kept).count(), 5, "{}", feed.text);
+    assert!(sitemap.text.contains("/posts/az</loc>"), "{}", sitemap.text);
+}
+
+/// Every character, as it stands or by its number, is one that XML 1.0 allows (section 2.2).
+#[track_caller]
+fn expect_allowed(xml: &str) {
+    let is_allowed = |code: u32| matches!(code, 0x9 | 0xA | 0xD | 0x20..=0xD7FF | 0xE000..=0xFFFD | 0x10000..=0x10FFFF);
+    for char in xml.chars() {
+        assert!(is_allowed(char.into()), "{char:?} in {xml:?}");
+    }
+    for reference in xml.split("&#").skip(1) {
+        let number = reference.split(';').next().unwrap();
+        let code = match number.strip_prefix('x') {
+            Some(number) => u32::from_str_radix(number, 16),
+            None => number.parse(),
+        };
+        assert!(is_allowed(code.unwrap()), "&#{number}; in {xml:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_sitemap_has_every_published_post() {
     let blog = Blog::start().await;
     for number in 0..7 {
