@@ -92,6 +92,7 @@ impl App {
             reads: Arc::new(reads),
             tokens,
             site: Site::new(&config.public_url),
+            sitemaps: Arc::default(),
         };
         let request_limit = Duration::from_secs(config.request_seconds);
         let router = routes::routes(service, request_limit, &config.cors);

@@ -15,6 +15,7 @@ use http_api::{CorsArgs, TokenVerifier};
 use crate::page_cache::PageCache;
 use crate::reads::Reads;
 use crate::site::Site;
+use crate::sitemap::Sitemaps;
 use crate::{browser, feed, lists, openapi, posts, sitemap};
 
 /// What handlers work with.
@@ -24,6 +25,7 @@ pub(crate) struct Service {
     pub(crate) reads: Arc<Reads>,
     pub(crate) tokens: TokenVerifier,
     pub(crate) site: Site,
+    pub(crate) sitemaps: Arc<Sitemaps>,
 }
 
 impl FromRef<Service> for TokenVerifier {

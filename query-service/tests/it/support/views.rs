@@ -7,6 +7,8 @@ use domain::{Partition, Point, Position, PostId, StoredEvent as _};
 use event_log::EventLog;
 use read_model::{Advance, Fill, Flag, Guarded, NewEpoch, Row, Watermark, fold_pages};
 use redis::AsyncCommands as _;
+use redis::aio::MultiplexedConnection;
+use testkit::connection_to;
 use uuid::Uuid;
 
 use super::Blog;
@@ -113,22 +115,30 @@ impl Blog {
 
     /// Takes a row away, as Redis does when it runs short of memory.
     pub(crate) async fn evict(&self, id: PostId) {
-        let (prefix, partition) = (&self.settings.prefix, self.views.partition_of(id));
-        let client = redis::Client::open(self.settings.redis_url.as_str()).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-        let key = format!("{{{prefix}:{partition}}}:post:{id}");
-        let removed: u32 = connection.del(key).await.unwrap();
+        let (mut redis, key) = self.redis_of(id).await;
+        let removed: u32 = redis.del(key).await.unwrap();
         assert_eq!(removed, 1, "there was no such row");
     }
 
     /// Puts another text beside a page in Redis.
     pub(crate) async fn replace_text(&self, id: PostId, html: &str) {
-        let (prefix, partition) = (&self.settings.prefix, self.views.partition_of(id));
-        let client = redis::Client::open(self.settings.redis_url.as_str()).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-        let key = format!("{{{prefix}:{partition}}}:post:{id}");
-        let added: u32 = connection.hset(key, "html", html).await.unwrap();
+        let (mut redis, key) = self.redis_of(id).await;
+        let added: u32 = redis.hset(key, "html", html).await.unwrap();
         assert_eq!(added, 0, "there was no text");
+    }
+
+    /// Takes the text beside a page away.
+    pub(crate) async fn forget_text(&self, id: PostId) {
+        let (mut redis, key) = self.redis_of(id).await;
+        let removed: u32 = redis.hdel(key, "html").await.unwrap();
+        assert_eq!(removed, 1, "there was no text");
+    }
+
+    /// A connection to where the row of a post lies, and its key.
+    pub(crate) async fn redis_of(&self, id: PostId) -> (MultiplexedConnection, String) {
+        let (prefix, partition) = (&self.settings.prefix, self.views.partition_of(id));
+        let key = format!("{{{prefix}:{partition}}}:post:{id}");
+        (connection_to(&self.settings.redis_url, &key).await.unwrap(), key)
     }
 
     /// A post as the log has it.
