@@ -92,6 +92,7 @@ impl App {
             reads: Arc::new(reads),
             tokens,
             site: Site::new(&config.public_url),
+            feeds: Arc::default(),
             sitemaps: Arc::default(),
         };
         let request_limit = Duration::from_secs(config.request_seconds);

@@ -12,6 +12,7 @@ use axum::routing::get;
 use http_api::layers::surround;
 use http_api::{CorsArgs, TokenVerifier};
 
+use crate::feed::Feeds;
 use crate::page_cache::PageCache;
 use crate::reads::Reads;
 use crate::site::Site;
@@ -25,6 +26,7 @@ pub(crate) struct Service {
     pub(crate) reads: Arc<Reads>,
     pub(crate) tokens: TokenVerifier,
     pub(crate) site: Site,
+    pub(crate) feeds: Arc<Feeds>,
     pub(crate) sitemaps: Arc<Sitemaps>,
 }
 
