@@ -17,18 +17,22 @@ impl Blog {
     /// Begins an epoch of every partition at its head, and fills nothing: whatever was stored counts as
     /// absent.
     pub(crate) async fn begin_epochs(&self) {
-        self.begin_epochs_named(|| Watermark::new_epoch(Uuid::new_v4())).await;
+        for partition in self.store.partitions.all() {
+            self.begin_epoch(partition, Watermark::new_epoch(Uuid::new_v4())).await;
+        }
     }
 
-    /// The same, with names of somebody else's.
-    pub(crate) async fn begin_epochs_named(&self, name: impl Fn() -> String) {
-        let heads = self.log().heads().await.unwrap();
-        let found = self.views.watermarks().await.unwrap();
-        for ((partition, head), found) in self.store.partitions.all().zip(heads).zip(found) {
-            let (incarnation, epoch) = (self.store.incarnation, name());
-            let new = NewEpoch { partition, incarnation, epoch, head, found };
-            assert_eq!(self.views.begin_epoch(&new).await.unwrap(), Guarded::Written);
-        }
+    /// The same for the partition of one post, under a name of somebody else's.
+    pub(crate) async fn begin_epoch_of(&self, id: PostId, epoch: &str) {
+        self.begin_epoch(self.views.partition_of(id), epoch.to_owned()).await;
+    }
+
+    async fn begin_epoch(&self, partition: Partition, epoch: String) {
+        let number = usize::from(partition.0);
+        let head = self.log().heads().await.unwrap()[number];
+        let found = self.views.watermarks().await.unwrap().swap_remove(number);
+        let new = NewEpoch { partition, incarnation: self.store.incarnation, epoch, head, found };
+        assert_eq!(self.views.begin_epoch(&new).await.unwrap(), Guarded::Written);
     }
 
     /// Clears the marks that partitions are to be filled, with all rows or without any.
