@@ -41,6 +41,16 @@ impl Freshness {
         Self { position, source, age_seconds: 0, stale }
     }
 
+    /// Of what is made of both: as the less fresh of them.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            position: self.position.min(other.position),
+            age_seconds: self.age_seconds.max(other.age_seconds),
+            stale: self.stale || other.stale,
+            ..self
+        }
+    }
+
     /// The header: a dictionary (RFC 9651).
     pub(crate) fn to_header(self) -> HeaderValue {
         let Self { position, source, age_seconds, stale } = self;

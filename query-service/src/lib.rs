@@ -11,6 +11,7 @@ mod posts;
 mod browser;
 mod feed;
 mod sitemap;
+mod xml;
 
 mod accept;
 mod answer;
@@ -97,6 +98,8 @@ impl App {
             reads: Arc::new(reads),
             tokens,
             site: Site::new(&config.public_url),
+            feeds: Arc::default(),
+            sitemaps: Arc::default(),
         };
         let request_limit = Duration::from_secs(config.request_seconds);
         let router = routes::routes(service, request_limit, &config.cors);

@@ -155,14 +155,15 @@ fn page() -> OperationBuilder {
 
 fn feed() -> OperationBuilder {
     let operation = asked("readFeed", "Follow what is published: the latest 20 posts as Atom")
-        .response("200", document_of("The feed", "application/atom+xml", own_headers()))
-        .response("304", bare("The reader has it already", own_headers()));
-    refuse(operation, general().into_iter().filter(|problem| problem.status() != 401))
+        .securities(Some(token_optional()))
+        .response("200", document_of("The feed", "application/atom+xml", headers()))
+        .response("304", bare("The reader has it already", headers()));
+    refuse(operation, general().into_iter().chain([bad_token()]))
 }
 
 fn sitemap() -> OperationBuilder {
     let says = "For search engines: the addresses of the latest 50,000 posts";
-    let [_, may_keep, freshness] = own_headers();
+    let [_, may_keep, _, freshness] = headers();
     let operation = OperationBuilder::new()
         .operation_id(Some("readSitemap"))
         .summary(Some(says))
@@ -179,12 +180,6 @@ fn document_of<const N: usize>(
     let mut response = bare(description, headers);
     response.content.insert(media_type.to_owned(), text_content());
     response
-}
-
-/// What comes with answers that are the same for everybody.
-fn own_headers() -> [(&'static str, Header); 3] {
-    let [etag, may_keep, _, freshness] = headers();
-    [etag, may_keep, freshness]
 }
 
 /// A read that has a page for people as well.
@@ -217,8 +212,7 @@ fn post(id: &str, summary: &str, address: Parameter, schema: &str) -> OperationB
         .response("304", bare("The reader has it already", headers()));
     let missing =
         [Problem::not_found("no such post is published"), Problem::gone("this post was deleted")];
-    let unread = Problem::invalid_request("Consistency-Token is not one of ours");
-    let operation = refuse(operation, general().into_iter().chain(missing).chain([unread]));
+    let operation = refuse(operation, general().into_iter().chain(missing).chain([bad_token()]));
     with_freshness(operation, ["404", "410"])
 }
 
@@ -307,6 +301,10 @@ fn freshness() -> (&'static str, Header) {
         answer is known to be behind";
     let pattern = "^position=[0-9]+, source=(memory|redis|log), age=[0-9]+(, stale)?$";
     ("Freshness", response_header(says, text().pattern(Some(pattern))))
+}
+
+fn bad_token() -> Problem {
+    Problem::invalid_request("Consistency-Token is not one of ours")
 }
 
 fn general() -> Vec<Problem> {

@@ -11,6 +11,7 @@ mod reader;
 
 mod audit;
 mod held_up;
+mod judged;
 mod load;
 mod onlooker;
 mod steady;
@@ -20,8 +21,9 @@ pub use author::{Attempt, Author, Post};
 pub use blog::Blog;
 pub use ground::Ground;
 pub use held_up::HeldUp;
+pub use judged::{Judged, Kind, Tally};
 pub use load::{Load, Outcome, Published};
 pub use onlooker::{Onlooker, Seen};
 pub use reader::{Answer, List, Reader};
 pub use service::Service;
-pub use steady::{Judged, Rates, Steady};
+pub use steady::{Rates, Steady};

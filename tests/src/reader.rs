@@ -20,7 +20,7 @@ pub struct Reader {
 pub struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
-    /// `null` if it is not JSON.
+    /// Its text as a string if it is not JSON.
     pub body: Value,
 }
 
@@ -37,7 +37,9 @@ impl Answer {
     pub(crate) async fn of(request: RequestBuilder) -> reqwest::Result<Self> {
         let answer = request.send().await?;
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        let body = serde_json::from_slice(&answer.bytes().await?).unwrap_or_default();
+        let text = answer.bytes().await?;
+        let body = serde_json::from_slice(&text);
+        let body = body.unwrap_or_else(|_| String::from_utf8_lossy(&text).into());
         Ok(Self { status, headers, body })
     }
 
@@ -94,16 +96,24 @@ impl Reader {
     }
 
     pub async fn try_get(&self, path: &str) -> reqwest::Result<Answer> {
+        Answer::of(self.asking(path)).await
+    }
+
+    /// As a browser asks.
+    pub async fn try_browse(&self, path: &str) -> reqwest::Result<Answer> {
+        Answer::of(self.asking(path).header("accept", "text/html,*/*;q=0.8")).await
+    }
+
+    fn asking(&self, path: &str) -> RequestBuilder {
         let request = self.client.get(format!("{}{path}", self.service));
         let request = match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,
         };
-        let request = match &self.consistency {
+        match &self.consistency {
             Some(token) => request.header("consistency-token", token),
             None => request,
-        };
-        Answer::of(request).await
+        }
     }
 
     /// `GET /posts/{slug or id}`

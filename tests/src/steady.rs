@@ -1,9 +1,8 @@
-//! A steady load of readers and writers, whatever happens to the servers, and a judgement of every answer.
+//! A steady load of readers and writers, whatever happens to the servers.
 //!
 //! Requests go out by the clock, whether or not those before them were answered. Writers revise posts: each
 //! revision has a title of its own, so an answer shows which one it was made from.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::author::{Author, Post};
+use crate::judged::{Edition, Judged, Kind, Read};
 use crate::reader::{Answer, Reader};
 
 /// How many of each a second.
@@ -20,6 +20,12 @@ use crate::reader::{Answer, Reader};
 pub struct Rates {
     /// Reads of a page by somebody who shows nothing.
     pub reads: u32,
+    /// The same by a browser.
+    pub html: u32,
+    /// Reads of pages that nobody has read before, as long as there are any.
+    pub cold: u32,
+    /// Reads of the latest posts.
+    pub lists: u32,
     /// Revisions, each followed by a read of its author with the token they were given.
     pub writes: u32,
 }
@@ -39,52 +45,27 @@ struct Ground {
     reader: Reader,
     /// Nobody revises a post while an answer to another revision of it is awaited.
     posts: Vec<AsyncMutex<Post>>,
+    /// The id of each, and the slug, which stays when its title changes.
+    slugs: Vec<(String, String)>,
+    cold: Vec<Post>,
+    /// What a list of the latest posts must show.
+    latest: Vec<String>,
     editions: Mutex<Vec<Edition>>,
     reads: Mutex<Vec<Read>>,
+    writes: Mutex<usize>,
     refused: Mutex<usize>,
 }
 
-/// A revision as its author knows it.
-#[derive(Debug, Clone)]
-struct Edition {
-    post: String,
-    title: String,
-    /// Version and position; `None` if there was no answer, so that nobody knows whether it was recorded.
-    recorded: Option<(u64, u64)>,
-}
-
-/// One read.
-#[derive(Debug)]
-struct Read {
-    took: Duration,
-    post: String,
-    /// The version that had to be in it unless it said that it is stale.
-    promised: Option<u64>,
-    answer: Result<Answer, String>,
-}
-
-/// What became of it all.
-#[derive(Debug, Default)]
-pub struct Judged {
-    pub reads: usize,
-    pub reads_with_token: usize,
-    pub writes: usize,
-    /// Answers that were not true, with the reason.
-    pub wrong: Vec<String>,
-    /// Reads without a token that were not answered with a page.
-    pub errors: usize,
-    /// Reads with a token that were not.
-    pub errors_with_token: usize,
-    /// Answers to a token that said they lack what was asked for.
-    pub stale_with_token: usize,
-    /// Revisions that were not acknowledged.
-    pub refused: usize,
-    pub longest: Duration,
-}
-
 impl Steady {
-    /// Begins with these posts of an author.
-    pub fn begin(author: &Author, reader: &Reader, posts: &[Post], rates: Rates) -> Self {
+    /// Begins with these posts of an author, published one after the other, last of all; and with some that nobody
+    /// has read and nobody will revise.
+    pub fn begin(
+        author: &Author,
+        reader: &Reader,
+        posts: &[Post],
+        cold: Vec<Post>,
+        rates: Rates,
+    ) -> Self {
         let edition = |post: &Post| Edition {
             post: post.id.clone(),
             title: post.title.clone(),
@@ -93,22 +74,30 @@ impl Steady {
         let ground = Arc::new(Ground {
             author: author.clone(),
             reader: reader.clone(),
-            editions: Mutex::new(posts.iter().map(edition).collect()),
+            editions: Mutex::new(posts.iter().chain(&cold).map(edition).collect()),
+            slugs: posts.iter().map(|post| (post.id.clone(), post.slug().to_owned())).collect(),
             posts: posts.iter().cloned().map(AsyncMutex::new).collect(),
+            latest: posts.iter().rev().map(|post| post.id.clone()).collect(),
+            cold,
             reads: Mutex::default(),
+            writes: Mutex::default(),
             refused: Mutex::default(),
         });
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let (reading, writing) = (ground.clone(), ground.clone());
-        tasks.spawn(by_the_clock(stop.clone(), rates.reads, move |number| {
-            let ground = reading.clone();
-            async move { ground.read(number).await }
-        }));
-        tasks.spawn(by_the_clock(stop.clone(), rates.writes, move |number| {
-            let ground = writing.clone();
-            async move { ground.write(number).await }
-        }));
+        for (kind, a_second) in [
+            (Kind::Page, rates.reads),
+            (Kind::WithToken, rates.writes),
+            (Kind::Html, rates.html),
+            (Kind::Cold, rates.cold),
+            (Kind::List, rates.lists),
+        ] {
+            let ground = ground.clone();
+            tasks.spawn(by_the_clock(stop.clone(), a_second, move |number| {
+                let ground = ground.clone();
+                async move { ground.act(kind, number).await }
+            }));
+        }
         Self { stop, ground, tasks }
     }
 
@@ -142,25 +131,38 @@ where
 }
 
 impl Ground {
-    /// By turns by slug and by id.
-    async fn read(&self, number: usize) {
-        let (id, slug) = {
-            let editions = lock(&self.editions);
-            let post = &editions[number % self.posts.len()].post;
-            (post.clone(), number.is_multiple_of(2))
-        };
-        let path = if slug { self.slugs()[&id].clone() } else { id.clone() };
-        let reader = self.reader.clone();
-        self.take_note(id, None, reader.try_get(&format!("/posts/{path}"))).await;
+    async fn act(&self, kind: Kind, number: usize) {
+        let nth = number % self.latest.len();
+        // Pages by turns by slug and by id.
+        let (id, slug) = &self.slugs[nth];
+        let address = if number.is_multiple_of(2) { slug } else { id };
+        let page = format!("/posts/{address}");
+        match kind {
+            Kind::WithToken => self.write(nth, number).await,
+            Kind::Page => self.note(kind, vec![id.clone()], None, self.reader.try_get(&page)).await,
+            Kind::Html => {
+                self.note(kind, vec![id.clone()], None, self.reader.try_browse(&page)).await;
+            }
+            Kind::Cold => {
+                let Some(Post { id, .. }) = self.cold.get(number) else { return };
+                let page = format!("/posts/{id}");
+                self.note(kind, vec![id.clone()], None, self.reader.try_get(&page)).await;
+            }
+            Kind::List => {
+                let list = format!("/posts?limit={}", self.latest.len());
+                self.note(kind, self.latest.clone(), None, self.reader.try_get(&list)).await;
+            }
+        }
     }
 
     /// Revises a post and reads it with the token that came with the answer.
-    async fn write(&self, number: usize) {
-        let mut post = self.posts[number % self.posts.len()].lock().await;
+    async fn write(&self, nth: usize, number: usize) {
+        let mut post = self.posts[nth].lock().await;
         let title = format!("{}, edition {number}", post.slug());
         let answer = self.author.try_to_revise(&post, json!({ "title": title })).await;
         let recorded = answer.as_ref().map(|(post, _)| (post.version, post.position));
         lock(&self.editions).push(Edition { post: post.id.clone(), title, recorded });
+        *lock(&self.writes) += 1;
         let Some((revised, token)) = answer else {
             *lock(&self.refused) += 1;
             return;
@@ -168,82 +170,32 @@ impl Ground {
         let (id, version) = (revised.id.clone(), revised.version);
         *post = revised;
         drop(post);
-        let reader = self.reader.clone().showing(&token);
-        self.take_note(id.clone(), Some(version), reader.try_get(&format!("/posts/{id}"))).await;
+        let (page, reader) = (format!("/posts/{id}"), self.reader.clone().showing(&token));
+        self.note(Kind::WithToken, vec![id], Some(version), reader.try_get(&page)).await;
     }
 
-    async fn take_note(
+    async fn note(
         &self,
-        post: String,
+        kind: Kind,
+        posts: Vec<String>,
         promised: Option<u64>,
         reading: impl Future<Output = reqwest::Result<Answer>>,
     ) {
         let began = Instant::now();
         let answer = reading.await.map_err(|error| format!("{error:?}"));
-        let read = Read { took: began.elapsed(), post, promised, answer };
+        let read = Read { kind, took: began.elapsed(), posts, promised, answer };
         lock(&self.reads).push(read);
     }
 
-    /// The slugs do not change, since a title that changes later leaves them.
-    fn slugs(&self) -> HashMap<String, String> {
-        let editions = lock(&self.editions);
-        let first = editions.iter().take(self.posts.len());
-        first.map(|edition| (edition.post.clone(), slug_of(&edition.title))).collect()
-    }
-
     fn judge(&self) -> Judged {
-        let (editions, reads) = (lock(&self.editions), lock(&self.reads));
-        let mut judged = Judged {
-            writes: editions.len() - self.posts.len(),
-            refused: *lock(&self.refused),
-            ..Judged::default()
-        };
-        for read in reads.iter() {
-            judged.longest = judged.longest.max(read.took);
-            let with_token = read.promised.is_some();
-            *(if with_token { &mut judged.reads_with_token } else { &mut judged.reads }) += 1;
-            match &read.answer {
-                Ok(answer) if answer.status == 200 => {
-                    let of_post = editions.iter().filter(|edition| edition.post == read.post);
-                    judged.wrong.extend(untruth(read, answer, &Vec::from_iter(of_post)));
-                    judged.stale_with_token += usize::from(with_token && answer.is_stale());
-                }
-                // An honest one; whatever else there is, is not.
-                Ok(answer) if answer.status != 503 => judged.wrong.push(format!("{answer:?}")),
-                Ok(_) | Err(_) if with_token => judged.errors_with_token += 1,
-                Ok(_) | Err(_) => judged.errors += 1,
-            }
+        let editions = lock(&self.editions);
+        let (writes, refused) = (*lock(&self.writes), *lock(&self.refused));
+        let mut judged = Judged { writes, refused, ..Judged::default() };
+        for read in lock(&self.reads).iter() {
+            judged.add(read, &editions);
         }
         judged
     }
-}
-
-/// What is not true about a page that was shown, if anything is.
-fn untruth(read: &Read, answer: &Answer, editions: &[&Edition]) -> Option<String> {
-    let (version, title) = (answer.body["version"].as_u64()?, answer.body["title"].as_str()?);
-    let shown = |why: &str| Some(format!("{why}: {title:?}, version {version}, {answer:?}"));
-    let Some(edition) = editions.iter().find(|edition| edition.title == title) else {
-        return shown("nobody wrote this");
-    };
-    if edition.recorded.is_some_and(|(recorded, _)| recorded != version) {
-        return shown("this title has another version");
-    }
-    let includes = |position: u64| {
-        let newest = editions.iter().filter_map(|edition| edition.recorded);
-        newest.filter(|(_, at)| *at <= position).all(|(recorded, _)| recorded <= version)
-    };
-    let position = answer.header("freshness").strip_prefix("position=")?.split(',').next()?;
-    if !answer.is_stale() && !includes(position.parse().ok()?) {
-        return shown("it is older than it says");
-    }
-    if !answer.is_stale() && read.promised.is_some_and(|promised| version < promised) {
-        return shown("its reader has written more");
-    }
-    None
-}
-
-fn slug_of(title: &str) -> String {
-    title.to_lowercase().replace(' ', "-")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use chrono::{DateTime, Utc};
 use domain::post::Status;
 use domain::{AuthorId, PostId};
+use serde::Deserialize;
 
 use crate::{PostPage, StoredPage};
 
@@ -28,16 +29,25 @@ pub enum ListName {
 }
 
 impl ListName {
-    /// Whether a post belongs here: one that was read after the list may have left it meanwhile.
+    /// Whether a post belongs here: one that was read after the list may have left it meanwhile. Its author it
+    /// never changes.
     pub fn shows(&self, page: &StoredPage) -> bool {
         match self {
-            Self::Published | Self::Tag(_) | Self::Author(_) | Self::OwnPublished(_) => {
-                page.published
-            }
+            Self::Published | Self::Author(_) | Self::OwnPublished(_) => page.published,
+            Self::Tag(tag) => page.published && has_tag(page, tag),
             Self::OwnDrafts(_) => !page.published,
             Self::Own(_) => true,
         }
     }
+}
+
+fn has_tag(page: &StoredPage, tag: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Tags {
+        tags: Vec<String>,
+    }
+    let card = serde_json::from_slice::<Tags>(&page.card);
+    card.is_ok_and(|card| card.tags.iter().any(|one| one == tag))
 }
 
 impl fmt::Display for ListName {

@@ -18,13 +18,19 @@ pub(crate) struct Flights<K, T> {
 type Flight<T> = Shared<oneshot::Receiver<T>>;
 type UnderWay<K, T> = Mutex<HashMap<K, Flight<T>>>;
 
+impl<K, T> Default for Flights<K, T> {
+    fn default() -> Self {
+        Self { under_way: Arc::default() }
+    }
+}
+
 impl<K, T> Flights<K, T>
 where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     T: Clone + Send + Sync + 'static,
 {
     pub(crate) fn new() -> Self {
-        Self { under_way: Arc::default() }
+        Self::default()
     }
 
     /// The answer of the flight that is under way, or else of one that `start` begins; `None` if it

@@ -7,7 +7,7 @@ use domain::{Partition, Position, PostId};
 use http_api::ConsistencyToken;
 use read_model::{ListName, ListPart, Place, StoredPage, StoredRow};
 
-use super::{Marks, ReadError, Reads};
+use super::{Marks, ReadError, Reads, Refold};
 use crate::freshness::{Freshness, Source};
 
 /// A page of a list.
@@ -30,6 +30,13 @@ struct Cards {
     stale: bool,
 }
 
+/// Whether Redis is offered what it lacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Offers {
+    Made,
+    Omitted,
+}
+
 impl Reads {
     /// At most `limit` posts of a list behind `after`. Only Redis has lists; where any part of one cannot
     /// be had, there is no answer, lest posts be missing without anybody's noticing. For a reader who shows a
@@ -40,6 +47,28 @@ impl Reads {
         after: Option<Place>,
         limit: usize,
         token: Option<&ConsistencyToken>,
+    ) -> Result<List, ReadError> {
+        self.list_of(name, after, limit, token, Offers::Made).await
+    }
+
+    /// The same for somebody who goes through a whole list: what Redis lacks of it stays out, for nobody asks for
+    /// just that, and it would take the place of what readers use.
+    pub(crate) async fn part_of_whole(
+        &self,
+        name: &ListName,
+        after: Option<Place>,
+        limit: usize,
+    ) -> Result<List, ReadError> {
+        self.list_of(name, after, limit, None, Offers::Omitted).await
+    }
+
+    async fn list_of(
+        &self,
+        name: &ListName,
+        after: Option<Place>,
+        limit: usize,
+        token: Option<&ConsistencyToken>,
+        offers: Offers,
     ) -> Result<List, ReadError> {
         let ask = || self.warm.answer(self.warm.views.list(name, after, limit + 1));
         let mut parts = ask().await.ok_or(ReadError::Unavailable)?;
@@ -71,7 +100,8 @@ impl Reads {
 
         let ids: Vec<PostId> = places.iter().map(|place| place.post_id).collect();
         let needed = token.and_then(|token| token.positions.values().max().copied());
-        let Cards { rows, stale } = self.cards(&ids, needed.unwrap_or(Position::ZERO)).await?;
+        let needed = needed.unwrap_or(Position::ZERO);
+        let Cards { rows, stale } = self.cards(&ids, needed, offers).await?;
         freshness.stale |= stale;
         let shown = |id: &PostId| rows.get(id)?.page.as_ref().filter(|page| name.shows(page));
         let cards = ids.iter().filter_map(shown).map(|page: &StoredPage| page.card.clone());
@@ -96,7 +126,12 @@ impl Reads {
     }
 
     /// The cards of these posts as Redis has them; of those that it lacks, as the log does.
-    async fn cards(&self, ids: &[PostId], needed: Position) -> Result<Cards, ReadError> {
+    async fn cards(
+        &self,
+        ids: &[PostId],
+        needed: Position,
+        offers: Offers,
+    ) -> Result<Cards, ReadError> {
         if ids.is_empty() {
             return Ok(Cards::default());
         }
@@ -114,17 +149,24 @@ impl Reads {
                 }
                 (mark, _) => {
                     missing.push(*id);
+                    let mark = mark.filter(|_| offers == Offers::Made);
                     marks.extend(mark.map(|mark| (self.warm.views.partition_of(*id), mark)));
                 }
             }
         }
-        if !missing.is_empty() {
+        let take = |refold: &Refold| {
             // One bad event must not take a whole list away: its post is shown as it was before, or, if it
             // was not there then, left out.
-            let refold = self.fold_up_to(needed, missing, marks).await?;
             stale |= !refold.unreadable.is_empty();
-            rows.extend(refold.rows.iter().map(|(id, row)| (*id, row.clone())));
-        }
+            rows.extend(refold.rows.iter().map(|(id, row)| (*id, without_text(row))));
+        };
+        self.fold_all(needed, &missing, &marks, take).await?;
         Ok(Cards { rows, stale })
     }
+}
+
+/// As Redis gives it for a list, which shows no texts.
+fn without_text(row: &StoredRow) -> StoredRow {
+    let page = |page: &StoredPage| StoredPage { content: Bytes::new(), ..page.clone() };
+    StoredRow { position: row.position, page: row.page.as_ref().map(page) }
 }

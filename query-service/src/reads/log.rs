@@ -51,11 +51,24 @@ impl Log {
     /// Folds these pages from all their events but those that were discarded, or from those before one that
     /// cannot be read.
     pub(crate) async fn fold(&self, ids: &[PostId]) -> Result<Folded, ReadError> {
+        let histories = async || Ok((self.events.histories(ids).await?, ids.len()));
+        self.fold_what(histories).await.map(|(folded, _)| folded)
+    }
+
+    /// The same for the first of these pages, as many as are not too long together, and one at least. Tells
+    /// how many.
+    pub(crate) async fn fold_first(&self, ids: &[PostId]) -> Result<(Folded, usize), ReadError> {
+        self.fold_what(|| self.events.first_histories(ids)).await
+    }
+
+    async fn fold_what<F>(&self, read: impl Fn() -> F) -> Result<(Folded, usize), ReadError>
+    where
+        F: Future<Output = anyhow::Result<(Histories, usize)>>,
+    {
         metrics::counter!("folds_total").increment(1);
         let begun = Instant::now();
         let incarnation = self.standing.incarnation();
-        let Histories { as_of, events, unreadable } =
-            self.read(|| self.events.histories(ids)).await?;
+        let (Histories { as_of, events, unreadable }, count) = self.read(read).await?;
         for Unreadable { stream_id, position, error } in &unreadable {
             tracing::error!(
                 post.id = stream_id, %position,
@@ -65,7 +78,7 @@ impl Log {
         let unreadable = unreadable.iter().filter_map(|end| end.stream_id.parse().ok()).collect();
         let rows = fold_histories(events);
         metrics::histogram!("fold_duration_seconds").record(begun.elapsed());
-        Ok(Folded { incarnation, as_of, rows, unreadable })
+        Ok((Folded { incarnation, as_of, rows, unreadable }, count))
     }
 
     /// The post that a slug names, or named.

@@ -80,6 +80,8 @@ impl From<ReadError> for Problem {
 /// What folding some pages gave, shared by all who waited for it.
 #[derive(Debug)]
 struct Refold {
+    /// Of how many of the pages that were asked for, the first ones: all, unless they are too long together.
+    count: usize,
     incarnation: u32,
     as_of: Position,
     rows: HashMap<PostId, StoredRow>,
@@ -88,6 +90,9 @@ struct Refold {
 }
 
 type Marks = HashMap<Partition, Watermark>;
+
+/// How many pages are folded together at most before it is known how long they are: those of one page of a list.
+const FIRST_PAGES: usize = 100;
 
 impl Reads {
     pub(crate) fn new(
@@ -106,6 +111,11 @@ impl Reads {
 
     pub(crate) fn partitions(&self) -> Partitions {
         self.warm.standing.partitions
+    }
+
+    /// Whether something was read in the store's present life: what was not may never have happened.
+    pub(crate) fn is_present(&self, incarnation: u32) -> bool {
+        incarnation >= self.warm.standing.incarnation()
     }
 
     pub(crate) fn partition_of(&self, id: PostId) -> Partition {
@@ -216,7 +226,28 @@ impl Reads {
         Ok(Found { row, incarnation: refold.incarnation, freshness, begun: refold.begun })
     }
 
-    /// Folds pages from the log. One fold that has been joined may have begun before the events up to `needed`
+    /// Folds all these pages, a few at a time so that their histories are never in memory together, and has `take`
+    /// see what came of each time.
+    async fn fold_all(
+        &self,
+        needed: Position,
+        ids: &[PostId],
+        marks: &Marks,
+        mut take: impl FnMut(&Refold),
+    ) -> Result<(), ReadError> {
+        let (mut rest, mut most) = (ids, FIRST_PAGES);
+        while !rest.is_empty() {
+            let asked = &rest[..most.min(rest.len())];
+            let refold = self.fold_up_to(needed, asked.to_vec(), marks.clone()).await?;
+            take(&refold);
+            rest = &rest[refold.count..];
+            // Those behind are most likely about as long.
+            most = 2 * refold.count;
+        }
+        Ok(())
+    }
+
+    /// Folds the first of these pages. One fold that has been joined may have begun before the events up to `needed`
     /// were recorded; the next begins after that, if they ever were.
     async fn fold_up_to(
         &self,
@@ -228,14 +259,14 @@ impl Reads {
         if refold.as_of >= needed { Ok(refold) } else { self.fold(ids, marks).await }
     }
 
-    /// Folds pages from the log, once for all who ask for the same at the same time, and offers them to
-    /// the partitions with these watermarks.
+    /// Folds the first of these pages from the log, as many as are not too long together, once for all who ask for
+    /// the same at the same time, and offers them to the partitions with these watermarks.
     async fn fold(&self, ids: Vec<PostId>, marks: Marks) -> Result<Arc<Refold>, ReadError> {
         let (log, filler, asked) = (self.log.clone(), self.filler.clone(), ids.clone());
         let fold = async move || {
             let begun = Instant::now();
-            let folded = log.fold(&asked).await?;
-            let refold = Refold::of(&folded, begun)?;
+            let (folded, count) = log.fold_first(&asked).await?;
+            let refold = Refold::of(&folded, count, begun)?;
             filler.offer(folded, &marks);
             Ok(Arc::new(refold))
         };
@@ -253,10 +284,11 @@ impl ReadError {
 }
 
 impl Refold {
-    fn of(folded: &Folded, begun: Instant) -> Result<Self, ReadError> {
+    fn of(folded: &Folded, count: usize, begun: Instant) -> Result<Self, ReadError> {
         let stored = folded.rows.iter().map(|(id, row)| Ok((*id, StoredRow::try_from(row)?)));
         let rows: Result<_, serde_json::Error> = stored.collect();
         Ok(Self {
+            count,
             incarnation: folded.incarnation,
             as_of: folded.as_of,
             rows: rows.map_err(|_| ReadError::Unreadable)?,

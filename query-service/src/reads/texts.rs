@@ -1,10 +1,15 @@
 //! The texts of posts as HTML: as Redis keeps them, or rendered anew where it has none that belongs to the page.
 
-use bytes::Bytes;
-use domain::PostId;
-use read_model::{PostCard, markdown};
+use std::collections::HashMap;
 
-use super::{Marks, ReadError, Reads};
+use bytes::Bytes;
+use domain::{Position, PostId};
+use read_model::{PostCard, StoredPage, markdown};
+
+use super::{Marks, ReadError, Reads, Refold};
+
+/// So that where the texts are long, not many are read in vain.
+const TEXTS_AT_A_TIME: usize = 5;
 
 impl Reads {
     /// The text of each of these pages, where Redis has it: of just this page, no older and no newer.
@@ -22,27 +27,44 @@ impl Reads {
         cards.iter().map(text).collect()
     }
 
-    /// The text of each of these pages. `None` for one that has changed or gone meanwhile, or cannot be read.
-    pub(crate) async fn texts(&self, cards: &[PostCard]) -> Result<Vec<Option<Bytes>>, ReadError> {
-        let mut texts = self.kept_texts(cards).await;
-        let lacking = |text: &Option<Bytes>| text.is_none();
-        let missing: Vec<PostId> = cards
-            .iter()
-            .zip(&texts)
-            .filter(|(_, text)| lacking(text))
-            .map(|(card, _)| card.id)
-            .collect();
-        if missing.is_empty() {
-            return Ok(texts);
+    /// The texts of the first of these pages, as many as make up no more than so many bytes. `None` for one that
+    /// has changed or gone meanwhile, or cannot be read.
+    pub(crate) async fn texts(
+        &self,
+        cards: &[PostCard],
+        most_bytes: usize,
+    ) -> Result<Vec<Option<Bytes>>, ReadError> {
+        let (mut texts, mut bytes) = (vec![], 0);
+        for cards in cards.chunks(TEXTS_AT_A_TIME) {
+            for text in self.all_texts(cards).await? {
+                bytes += text.as_ref().map_or(0, Bytes::len);
+                if bytes > most_bytes {
+                    return Ok(texts);
+                }
+                texts.push(text);
+            }
         }
-        let refold = self.fold(missing, Marks::new()).await?;
-        for (card, text) in cards.iter().zip(&mut texts).filter(|(_, text)| lacking(text)) {
-            let Some(page) = refold.rows.get(&card.id).and_then(|row| row.page.as_ref()) else {
-                continue;
-            };
-            let is_same =
-                serde_json::from_slice::<PostCard>(&page.card).is_ok_and(|of| of == *card);
-            if let (true, Ok(content)) = (is_same, serde_json::from_slice(&page.content)) {
+        Ok(texts)
+    }
+
+    async fn all_texts(&self, cards: &[PostCard]) -> Result<Vec<Option<Bytes>>, ReadError> {
+        let mut texts = self.kept_texts(cards).await;
+        let lacking = || cards.iter().zip(&texts).filter(|(_, text)| text.is_none());
+        let missing: Vec<PostId> = lacking().map(|(card, _)| card.id).collect();
+        let mut found = HashMap::new();
+        let take = |refold: &Refold| {
+            for card in cards {
+                let page = refold.rows.get(&card.id).and_then(|row| row.page.as_ref());
+                let is_same = |page: &&StoredPage| {
+                    serde_json::from_slice::<PostCard>(&page.card).is_ok_and(|of| of == *card)
+                };
+                found.extend(page.filter(is_same).map(|page| (card.id, page.content.clone())));
+            }
+        };
+        self.fold_all(Position::ZERO, &missing, &Marks::new(), take).await?;
+        for (card, text) in cards.iter().zip(&mut texts) {
+            let content = found.remove(&card.id);
+            if let Some(Ok(content)) = content.map(|content| serde_json::from_slice(&content)) {
                 *text = Some(rendered(content).await?);
             }
         }

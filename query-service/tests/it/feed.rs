@@ -1,9 +1,15 @@
 //! The feed and the sitemap.
 
-use atom_syndication::Feed;
-use serde_json::json;
+use std::time::Duration;
 
-use crate::support::{Answer, Blog};
+use atom_syndication::Feed;
+use futures::future::join_all;
+use futures::stream::{self, StreamExt as _};
+use serde_json::json;
+use testkit::{eventually, own_redis, shared};
+
+use crate::lists::slugs_of;
+use crate::support::{Answer, Blog, WITHOUT_MEMORY, database};
 
 #[tokio::test]
 async fn the_feed_tells_of_the_latest_posts() {
@@ -75,6 +81,74 @@ async fn who_has_the_feed_is_not_sent_it_again() {
 }
 
 #[tokio::test]
+async fn what_xml_forbids_is_left_out_and_spoils_nothing() {
+    let blog = Blog::start().await;
+    // Its first and last ones, those between what is allowed, and, behind them, neighbours that are allowed.
+    let forbidden = "\u{1}\u{8}\u{b}\u{c}\u{e}\u{1b}\u{1f}\u{fffe}\u{ffff}";
+    let text = format!("a{forbidden}\t\u{7f}\u{d7ff}\u{e000}\u{fffd}\u{10000}\u{10ffff}z");
+    let id = crate::support::new_id();
+    let content = json!({"title": text, "content": text, "summary": text, "tags": [text]});
+    let author = json!({"id": "anne", "name": text});
+    blog.record(id, json!({"drafted": {"author": author, "content": content}})).await;
+    blog.record(id, json!({"published": {"slug": format!("a{forbidden}z")}})).await;
+    blog.project().await;
+
+    let feed = blog.reader().get("/feed.atom").await;
+    let sitemap = blog.reader().get("/sitemap.xml").await;
+    for answer in [&feed, &sitemap] {
+        assert_eq!(answer.status, 200);
+        expect_allowed(&answer.text);
+    }
+    let kept = "a\t\u{7f}\u{d7ff}\u{e000}\u{fffd}\u{10000}\u{10ffff}z";
+    assert_eq!(feed.text.matches(kept).count(), 5, "{}", feed.text);
+    assert!(sitemap.text.contains("/posts/az</loc>"), "{}", sitemap.text);
+}
+
+/// Every character, as it stands or by its number, is one that XML 1.0 allows (section 2.2).
+#[track_caller]
+fn expect_allowed(xml: &str) {
+    let is_allowed = |code: u32| matches!(code, 0x9 | 0xA | 0xD | 0x20..=0xD7FF | 0xE000..=0xFFFD | 0x10000..=0x10FFFF);
+    for char in xml.chars() {
+        assert!(is_allowed(char.into()), "{char:?} in {xml:?}");
+    }
+    for reference in xml.split("&#").skip(1) {
+        let number = reference.split(';').next().unwrap();
+        let code = match number.strip_prefix('x') {
+            Some(number) => u32::from_str_radix(number, 16),
+            None => number.parse(),
+        };
+        assert!(is_allowed(code.unwrap()), "&#{number}; in {xml:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_feed_looks_for_no_more_texts_than_it_has_room_for() {
+    let database = database().await;
+    let (postgres, database_url) = shared().postgres_proxy(database.name());
+    let blog = Blog::start_behind(database.url(), &database_url, &shared().redis_url, &[]).await;
+    let mut early = vec![];
+    for number in 0..3 {
+        early.push(blog.publish(&format!("early-{number}")).await);
+    }
+    for number in 0..6 {
+        let content = json!({"content": "word ".repeat(50_000)});
+        let slug = format!("late-{number}");
+        let id = blog.write("anne", &slug, content).await;
+        blog.record(id, json!({"published": {"slug": slug}})).await;
+    }
+    blog.project().await;
+    for id in early {
+        blog.forget_text(id).await;
+    }
+    postgres.cut();
+
+    let entries = feed(&blog.reader().get("/feed.atom").await).entries;
+    assert_eq!(entries.len(), 9);
+    let has_text = entries.iter().map(|entry| entry.content.is_some());
+    assert_eq!(Vec::from_iter(has_text), [[true; 4].as_slice(), &[false; 5]].concat());
+}
+
+#[tokio::test]
 async fn the_sitemap_has_every_published_post() {
     let blog = Blog::start().await;
     for number in 0..7 {
@@ -96,6 +170,102 @@ async fn the_sitemap_has_every_published_post() {
         assert!(answer.text.contains(&address), "{}", answer.text);
     }
     assert_eq!(answer.text.matches("<url>").count(), 7);
+}
+
+#[tokio::test]
+async fn a_sitemap_of_which_a_part_is_stale_is_stale_and_kept_by_nobody() {
+    let blog = Blog::start().await;
+    let first = blog.publish("first").await;
+    // The first post stands in the second part.
+    let publish = async |number| blog.publish(&format!("post-{number}")).await;
+    stream::iter((0..500).map(publish)).buffer_unordered(8).collect::<Vec<_>>().await;
+    blog.project().await;
+    blog.set_aside(first, domain::Position(1 << 40)).await;
+    let stale = blog.reader().get("/sitemap.xml").await;
+    assert_eq!((stale.status, stale.text.matches("<url>").count()), (200, 501));
+    assert_eq!((stale.is_stale(), stale.header("cache-control")), (true, "no-store"));
+
+    blog.begin_epochs().await;
+    blog.end_filling(true).await;
+    let whole = blog.reader().get("/sitemap.xml").await;
+    assert_eq!((whole.status, whole.text.matches("<url>").count()), (200, 501));
+    assert_eq!((whole.is_stale(), whole.header("cache-control")), (false, "public, max-age=600"));
+    blog.delete(first).await;
+    blog.project().await;
+    // For a while it is good enough for everybody.
+    let again = blog.reader().get("/sitemap.xml").await;
+    assert_eq!((again.source(), again.is_stale()), ("memory", false));
+    assert_eq!(again.text, whole.text);
+}
+
+#[tokio::test]
+async fn a_sitemap_puts_nothing_into_redis() {
+    let blog = Blog::start_without_memory().await;
+    let mut ids = vec![];
+    for number in 0..5 {
+        ids.push(blog.publish(&format!("post-{number}")).await);
+    }
+    let read = blog.publish_as("anne", "read", &["craft"]).await;
+    ids.push(read);
+    blog.project().await;
+    for id in &ids {
+        blog.evict(*id).await;
+    }
+    let sitemap = blog.reader().get("/sitemap.xml").await;
+    assert_eq!((sitemap.status, sitemap.text.matches("<url>").count()), (200, 6));
+    // Somebody reads one of them afterwards. Once that is there, all that was offered before is.
+    assert_eq!(slugs_of(&blog.reader().get("/posts?tag=craft").await), ["read"]);
+    eventually("what is read is stored", async || {
+        blog.views.row(read).await.unwrap().row.is_some()
+    })
+    .await;
+    for found in blog.views.rows(&ids[..5]).await.unwrap() {
+        assert_eq!(found.row, None, "nobody has read it");
+    }
+}
+
+#[tokio::test]
+async fn who_asks_for_the_feed_or_the_sitemap_at_the_same_time_shares_one_read() {
+    let database = database().await;
+    let redis = own_redis().await;
+    let patient = ["--log-limit-ms", "20000", "--request-seconds", "20"];
+    let options = [&WITHOUT_MEMORY[..], &patient].concat();
+    let blog = Blog::start_behind(database.url(), database.url(), &redis.url(), &options).await;
+    let id = blog.publish("writing").await;
+    blog.project().await;
+    for address in ["/feed.atom", "/sitemap.xml"] {
+        blog.evict(id).await;
+        let before = ranges_read(&redis.url()).await;
+        // Nobody is answered before all have asked: the log is out of reach until then.
+        let mut blocker = database.connect().await;
+        let mut block = sqlx::Connection::begin(&mut blocker).await.unwrap();
+        sqlx::query("LOCK TABLE events").execute(&mut *block).await.unwrap();
+        let reader = blog.reader();
+        let readers = (0..50).map(|_| reader.get(address));
+        let release = async {
+            tokio::time::sleep(Duration::from_millis(1000)).await;
+            block.rollback().await.unwrap();
+        };
+        let (answers, ()) = tokio::join!(join_all(readers), release);
+        assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+        let ranges = ranges_read(&redis.url()).await - before;
+        assert_eq!(ranges, 4, "one for each partition: {address}");
+        eventually("the row is stored again", async || {
+            blog.reader().get("/posts").await;
+            blog.views.row(id).await.unwrap().row.is_some()
+        })
+        .await;
+    }
+}
+
+/// How many parts of lists Redis has been asked for.
+async fn ranges_read(url: &str) -> u64 {
+    let client = redis::Client::open(url).unwrap();
+    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    let info: String =
+        redis::cmd("INFO").arg("commandstats").query_async(&mut redis).await.unwrap();
+    let line = info.lines().find_map(|line| line.strip_prefix("cmdstat_zrevrangebylex:calls="));
+    line.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
 }
 
 #[tokio::test]

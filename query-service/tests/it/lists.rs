@@ -89,6 +89,23 @@ async fn a_post_that_went_away_meanwhile_is_left_out() {
 }
 
 #[tokio::test]
+async fn a_post_that_lost_a_tag_meanwhile_is_left_out_of_its_list() {
+    let blog = Blog::start().await;
+    let id = blog.publish_as("anne", "first", &["craft", "art"]).await;
+    blog.publish_as("anne", "second", &["craft"]).await;
+    blog.project().await;
+    blog.record(id, json!({"revised": {"changes": {"tags": ["art"]}}})).await;
+    // The log knows of it, and the lists do not yet.
+    blog.evict(id).await;
+    let read = async |tag: &str| {
+        let list = blog.reader().get(&format!("/posts?tag={tag}")).await;
+        (slugs_of(&list), list.is_stale())
+    };
+    assert_eq!(read("craft").await, (vec!["second".to_owned()], false));
+    assert_eq!(read("art").await, (vec!["first".to_owned()], false));
+}
+
+#[tokio::test]
 async fn a_list_says_that_it_is_stale_while_a_partition_is_not_filled() {
     let blog = Blog::start().await;
     blog.publish("writing").await;

@@ -6,6 +6,7 @@ mod breakers;
 mod bulkhead;
 mod drafts;
 mod feed;
+mod ground;
 mod html;
 mod lists;
 mod memory;

@@ -1,6 +1,9 @@
 //! Redis is believed as far as it can be known to be right, and given what it lacks.
 
+use std::collections::BTreeMap;
+
 use read_model::FoundRow;
+use redis::AsyncCommands as _;
 use serde_json::json;
 use testkit::eventually;
 
@@ -176,14 +179,42 @@ async fn a_page_that_is_set_aside_is_stale_and_so_is_a_list_that_shows_it() {
 }
 
 #[tokio::test]
-async fn views_of_another_version_are_not_believed() {
+async fn rows_that_another_version_wrote_in_its_own_shape_are_neither_read_nor_replaced() {
     let blog = Blog::start_without_memory().await;
-    blog.publish("writing").await;
+    let ours = blog.publish("ours").await;
+    let theirs = blog.publish_elsewhere(ours, "theirs").await;
     blog.project().await;
     for epoch in ["v1-an-older-program", "v999-a-newer-program"] {
-        blog.begin_epochs_named(|| epoch.to_owned()).await;
-        let page = blog.reader().get("/posts/writing").await;
-        assert_eq!((page.status, page.source()), (200, "log"), "{epoch}");
-        assert_eq!(blog.reader().get("/posts").await.status, 503, "{epoch}");
+        // As while processes of two versions stand side by side: theirs has begun one partition anew and filled it,
+        // and its rows belong to that epoch, only that ours could make nothing of them.
+        blog.begin_epoch_of(theirs, epoch).await;
+        blog.end_filling(true).await;
+        let (mut redis, key) = blog.redis_of(theirs).await;
+        for (field, value) in [("card", "{\"headline\":\"x\"}"), ("content", "<x>")] {
+            redis::cmd("HSET")
+                .arg(&key)
+                .arg(field)
+                .arg(value)
+                .exec_async(&mut redis)
+                .await
+                .unwrap();
+        }
+        let row: BTreeMap<String, String> = redis.hgetall(&key).await.unwrap();
+        assert_eq!(row["epoch"], epoch);
+
+        for _ in 0..3 {
+            let page = blog.reader().get("/posts/theirs").await;
+            assert_eq!((page.status, page.source()), (200, "log"), "{epoch}");
+            assert_eq!(
+                (&page.json()["title"], &page.json()["content"]),
+                (&json!("On theirs"), &json!("Begin."))
+            );
+            assert!(blog.reader().browse("/posts/theirs").await.text.contains("<p>Begin.</p>"));
+            assert_eq!(blog.reader().get("/posts/ours").await.source(), "redis", "{epoch}");
+            // Without that partition a list would lack posts.
+            assert_eq!(blog.reader().get("/posts").await.status, 503, "{epoch}");
+        }
+        let after: BTreeMap<String, String> = redis.hgetall(&key).await.unwrap();
+        assert_eq!(after, row, "what the other one reads was replaced");
     }
 }

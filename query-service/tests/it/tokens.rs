@@ -111,7 +111,7 @@ async fn a_token_that_is_garbage_is_refused_in_the_header_and_passed_over_in_a_c
     let blog = Blog::start().await;
     blog.publish("writing").await;
     blog.project().await;
-    for address in ["/posts/writing", "/post/writing", "/posts"] {
+    for address in ["/posts/writing", "/post/writing", "/posts", "/feed.atom"] {
         let answer = blog.reader().get_with(address, "consistency-token", "x").await;
         assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_request"), "{address}");
         let answer = blog.reader().get_with(address, "cookie", "consistency=x").await;
@@ -147,6 +147,35 @@ async fn a_list_waits_for_all_partitions_and_says_if_one_is_still_behind() {
         let anne = impatient.reader().as_author("anne");
         let own = anne.get_with("/me/posts", "consistency-token", &token.to_string()).await;
         assert_eq!((own.status, own.is_stale()), (200, true));
+    }
+}
+
+#[tokio::test]
+async fn a_feed_waits_like_a_list_and_says_if_it_lacks_something() {
+    let blog = Blog::start_with(&LONG_WAIT).await;
+    blog.publish("first").await;
+    blog.project().await;
+    let id = blog.publish("second").await;
+    let token = blog.token(1, id, Position(4));
+    let project = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        blog.project().await;
+    };
+    let (feed, ()) = tokio::join!(get(&blog, "/feed.atom", &token), project);
+    assert_eq!((feed.status, feed.is_stale()), (200, false));
+    assert!(feed.text.contains("<title>On second</title>"), "{}", feed.text);
+    assert_eq!(feed.header("cache-control"), "private, no-store");
+
+    let impatient = Blog::start_with(&NO_WAIT).await;
+    let id = impatient.publish("first").await;
+    impatient.project().await;
+    let feed = get(&impatient, "/feed.atom", &impatient.token(1, id, Position(1 << 40))).await;
+    assert_eq!((feed.status, feed.is_stale()), (200, true));
+    assert_eq!(feed.header("cache-control"), "private, no-store");
+    let shared = impatient.reader().get("/feed.atom").await;
+    assert_eq!(shared.header("cache-control"), "public, max-age=0, must-revalidate");
+    for header in ["consistency-token", "cookie", "authorization"] {
+        assert!(shared.varies_by(header), "{header}");
     }
 }
 

@@ -15,6 +15,8 @@ mod epochs;
 mod generations;
 #[path = "../it/guard.rs"]
 mod guard;
+#[path = "../it/interleavings.rs"]
+mod interleavings;
 #[path = "../it/lists.rs"]
 mod lists;
 #[path = "../it/quarantine.rs"]

@@ -1,4 +1,7 @@
 //! One post, a projector, two readers who fold it and an eviction, in every order.
+//!
+//! Of `guard.lua` each of these, once removed, turns this red: in `put_row`, that a position not above the stored one
+//! writes nothing; in `put_in_lists`, the same; and that a fill from below the watermark is refused.
 
 use std::sync::Arc;
 

@@ -18,6 +18,19 @@ impl Blog {
         id
     }
 
+    /// In another partition than this post.
+    pub(crate) async fn publish_elsewhere(&self, than: PostId, slug: &str) -> PostId {
+        let mut ids = std::iter::repeat_with(new_id);
+        let is_elsewhere =
+            |id: &PostId| self.views.partition_of(*id) != self.views.partition_of(than);
+        let id = ids.find(is_elsewhere).unwrap();
+        let content = json!({"title": format!("On {slug}"), "content": "Begin."});
+        let author = json!({"id": "anne", "name": "anne"});
+        self.record(id, json!({"drafted": {"author": author, "content": content}})).await;
+        self.record(id, json!({"published": {"slug": slug}})).await;
+        id
+    }
+
     pub(crate) async fn draft(&self, slug: &str) -> PostId {
         self.draft_as("anne", slug, &[]).await
     }

@@ -13,9 +13,11 @@ use event_log::Store;
 use query_service::{App, Config};
 use read_model::{KeySpace, Views};
 use sqlx::PgPool;
-use testkit::{TestDatabase, shared, unique_name};
+use testkit::{TestDatabase, unique_name};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
+
+use crate::ground;
 
 pub(crate) use reader::{Answer, Reader};
 
@@ -45,7 +47,7 @@ pub(crate) struct Settings {
 pub(crate) const WITHOUT_MEMORY: [&str; 2] = ["--memory-mib", "0"];
 
 impl Blog {
-    /// On the servers that all tests share.
+    /// On the servers that all tests of a program share.
     pub(crate) async fn start() -> Self {
         Self::start_with(&[]).await
     }
@@ -57,7 +59,7 @@ impl Blog {
     pub(crate) async fn start_with(options: &[&'static str]) -> Self {
         let database = database().await;
         let url = database.url();
-        Self::start_behind(url, url, &shared().redis_url, options).await
+        Self::start_behind(url, url, &ground::url().await, options).await
     }
 
     /// With a service that is told these addresses; `direct_url` leads to the same database.

@@ -9,6 +9,8 @@ use read_model::{
     Advance, Fill, Flag, Guarded, NewEpoch, Row, VIEW_VERSION, Watermark, fold_pages,
 };
 use redis::AsyncCommands as _;
+use redis::aio::MultiplexedConnection;
+use testkit::connection_to;
 use uuid::Uuid;
 
 use super::Blog;
@@ -17,18 +19,22 @@ impl Blog {
     /// Begins an epoch of every partition at its head, and fills nothing: whatever was stored counts as
     /// absent.
     pub(crate) async fn begin_epochs(&self) {
-        self.begin_epochs_named(|| Watermark::new_epoch(Uuid::new_v4())).await;
+        for partition in self.store.partitions.all() {
+            self.begin_epoch(partition, Watermark::new_epoch(Uuid::new_v4())).await;
+        }
     }
 
-    /// The same, with names of somebody else's.
-    pub(crate) async fn begin_epochs_named(&self, name: impl Fn() -> String) {
-        let heads = self.log().heads().await.unwrap();
-        let found = self.views.watermarks().await.unwrap();
-        for ((partition, head), found) in self.store.partitions.all().zip(heads).zip(found) {
-            let (incarnation, epoch) = (self.store.incarnation, name());
-            let new = NewEpoch { partition, incarnation, epoch, head, found };
-            assert_eq!(self.views.begin_epoch(&new).await.unwrap(), Guarded::Written);
-        }
+    /// The same for the partition of one post, under a name of somebody else's.
+    pub(crate) async fn begin_epoch_of(&self, id: PostId, epoch: &str) {
+        self.begin_epoch(self.views.partition_of(id), epoch.to_owned()).await;
+    }
+
+    async fn begin_epoch(&self, partition: Partition, epoch: String) {
+        let number = usize::from(partition.0);
+        let head = self.log().heads().await.unwrap()[number];
+        let found = self.views.watermarks().await.unwrap().swap_remove(number);
+        let new = NewEpoch { partition, incarnation: self.store.incarnation, epoch, head, found };
+        assert_eq!(self.views.begin_epoch(&new).await.unwrap(), Guarded::Written);
     }
 
     /// Clears the marks that partitions are to be filled, with all rows or without any.
@@ -134,22 +140,30 @@ impl Blog {
 
     /// Takes a row away, as Redis does when it runs short of memory.
     pub(crate) async fn evict(&self, id: PostId) {
-        let (prefix, partition) = (&self.settings.prefix, self.views.partition_of(id));
-        let client = redis::Client::open(self.settings.redis_url.as_str()).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-        let key = format!("{{{prefix}:g1:{partition}}}:post:{id}");
-        let removed: u32 = connection.del(key).await.unwrap();
+        let (mut redis, key) = self.redis_of(id).await;
+        let removed: u32 = redis.del(key).await.unwrap();
         assert_eq!(removed, 1, "there was no such row");
     }
 
     /// Puts another text beside a page in Redis.
     pub(crate) async fn replace_text(&self, id: PostId, html: &str) {
-        let (prefix, partition) = (&self.settings.prefix, self.views.partition_of(id));
-        let client = redis::Client::open(self.settings.redis_url.as_str()).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-        let key = format!("{{{prefix}:g1:{partition}}}:post:{id}");
-        let added: u32 = connection.hset(key, "html", html).await.unwrap();
+        let (mut redis, key) = self.redis_of(id).await;
+        let added: u32 = redis.hset(key, "html", html).await.unwrap();
         assert_eq!(added, 0, "there was no text");
+    }
+
+    /// Takes the text beside a page away.
+    pub(crate) async fn forget_text(&self, id: PostId) {
+        let (mut redis, key) = self.redis_of(id).await;
+        let removed: u32 = redis.hdel(key, "html").await.unwrap();
+        assert_eq!(removed, 1, "there was no text");
+    }
+
+    /// A connection to where the row of a post lies, and its key.
+    pub(crate) async fn redis_of(&self, id: PostId) -> (MultiplexedConnection, String) {
+        let (prefix, partition) = (&self.settings.prefix, self.views.partition_of(id));
+        let key = format!("{{{prefix}:g1:{partition}}}:post:{id}");
+        (connection_to(&self.settings.redis_url, &key).await.unwrap(), key)
     }
 
     /// A post as the log has it.
