@@ -21,7 +21,7 @@ mod views;
 mod waiting;
 
 /// Counts up when the same events come to give another view.
-pub const VIEW_VERSION: u32 = 3;
+pub const VIEW_VERSION: u32 = 4;
 
 pub use announcements::{Announcements, Heard};
 pub use generations::{Removal, Size};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::DateTime;
+use domain::post::Status;
 use domain::{Claim, Partition, Partitions, Point, Position, PostId, Slug};
 use redis::{Expiry, Pipeline, RedisError, RedisResult, Script, Value};
 
@@ -23,7 +24,7 @@ const ROW: [&str; 7] = ["epoch", "position", "state", "slug", "created", "card",
 const KEPT_SECONDS: i64 = 7 * 24 * 3600;
 
 const CARD: [&str; 6] = ["epoch", "position", "state", "slug", "created", "card"];
-const HTML: [&str; 3] = ["epoch", "card", "html"];
+const HTML: [&str; 4] = ["epoch", "state", "card", "html"];
 
 /// The views of one store. Clones share one connection to Redis, or one to each node of a cluster; they come
 /// back by themselves.
@@ -83,7 +84,8 @@ pub struct FoundRow {
 pub struct FoundHtml {
     /// How far the partition had come, read before the text.
     pub watermark: Option<Watermark>,
-    /// The card of the page that the text belongs to, and the text. `None` for a post that was deleted, too.
+    /// The card of the page that the text belongs to, and the text. `None` for a draft and for a post that was
+    /// deleted, too.
     pub text: Option<(Bytes, Bytes)>,
 }
 
@@ -259,9 +261,9 @@ impl Views {
             let watermark = watermark(mark)?;
             let epoch = watermark.as_ref().map(|mark| mark.epoch.as_bytes());
             let mut fields = values::<Vec<u8>>(row)?.into_iter().flatten();
-            let text = match (fields.next(), fields.next(), fields.next()) {
-                (Some(of_epoch), Some(card), Some(html))
-                    if Some(&of_epoch[..]) == epoch && !card.is_empty() =>
+            let text = match (fields.next(), fields.next(), fields.next(), fields.next()) {
+                (Some(of_epoch), Some(state), Some(card), Some(html))
+                    if Some(&of_epoch[..]) == epoch && state == b"published" =>
                 {
                     Some((card.into(), html.into()))
                 }
@@ -548,6 +550,9 @@ impl Views {
         for (id, row) in rows {
             let stored = StoredRow::try_from(row)?;
             let lists = row.page.as_ref().map_or_else(Vec::new, memberships);
+            // Of a draft nobody keeps reading; for its author it is rendered when they look.
+            let published = row.page.as_ref().filter(|page| page.card.status == Status::Published);
+            let html = published.map_or_else(String::new, |page| to_html(&page.content));
             let lists = lists
                 .iter()
                 .fold(String::new(), |lines, (list, place)| lines + &format!("{list}\t{place}\n"));
@@ -559,7 +564,7 @@ impl Views {
                     .arg(page.created_at.timestamp_micros())
                     .arg(&page.card[..])
                     .arg(&page.content[..])
-                    .arg(row.page.as_ref().map_or_else(String::new, |page| to_html(&page.content))),
+                    .arg(html),
                 None => call.arg("deleted").arg("").arg("").arg("").arg("").arg(""),
             };
             let flag = flags.iter().find(|(flagged, _)| flagged == id);

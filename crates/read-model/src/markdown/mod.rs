@@ -2,11 +2,14 @@
 //! strikethrough, bare addresses and footnotes), rendered, then cleaned.
 //!
 //! Whoever writes a post may write anything. Tags of HTML are shown as the text they are, so all that the
-//! cleaner sees was made by the renderer, and it is still asked: two programs must err at the same place
-//! before a reader is harmed. What nests or swells out of measure is shown as it was written instead, since a
-//! post is rendered where other posts wait behind it.
+//! cleaner sees was made by the renderer, and it is still asked about every text with an address or a tag in
+//! it: two programs must err at the same place before such a text harms a reader. What is nothing but plain
+//! text is not shown to it: of that the renderer writes no tag that could do harm, and escapes all others.
+//! What nests or swells out of measure is shown as it was written instead, since a post is rendered where
+//! other posts wait behind it.
 
 mod clean;
+mod plain;
 #[cfg(test)]
 mod tests;
 
@@ -40,33 +43,53 @@ static OPTIONS: LazyLock<Options<'static>> = LazyLock::new(|| {
 pub fn to_html(text: &str) -> String {
     let limit = MAX_GROWTH * text.len() + SMALL_BYTES;
     render(text, limit)
-        .filter(|html| is_quickly_written(html))
-        // A table may be wider than a page and then scrolls by itself.
-        .map(|html| html.replace("<table>", "<div class=\"wide\"><table>"))
-        .map(|html| html.replace("</table>", "</table></div>"))
-        .map(|html| clean::clean(&html))
+        .filter(|rendered| is_quickly_written(&rendered.html))
+        .map(
+            |Rendered { html, is_plain }| {
+                if is_plain { plain::tidy(&html) } else { cleaned(&html) }
+            },
+        )
         .filter(|html| html.len() <= limit)
         .unwrap_or_else(|| as_written(text))
 }
 
+/// HTML as the renderer writes it.
+struct Rendered {
+    html: String,
+    /// Whether the cleaner would find nothing in it to take out.
+    is_plain: bool,
+}
+
+fn cleaned(html: &str) -> String {
+    // A table may be wider than a page and then scrolls by itself.
+    let html = html.replace("<table>", "<div class=\"wide\"><table>");
+    clean::clean(&html.replace("</table>", "</table></div>"))
+}
+
 /// `None` if the text nests too deep or its HTML grows too long.
-fn render(text: &str, limit: usize) -> Option<String> {
+fn render(text: &str, limit: usize) -> Option<Rendered> {
     let arena = Arena::new();
     let root = parse_document(&arena, text, &OPTIONS);
+    let mut is_plain = true;
     let mut unvisited: Vec<(Node<'_>, usize)> = vec![(root, 0)];
     while let Some((node, depth)) = unvisited.pop() {
         if depth > MAX_DEPTH {
             return None;
         }
-        // The title of the page stands above all headings of its text.
-        if let NodeValue::Heading(heading) = &mut node.data_mut().value {
+        let value = &mut node.data_mut().value;
+        if let NodeValue::Heading(heading) = value {
+            // The title of the page stands above all headings of its text.
             heading.level = (heading.level + 1).min(6);
+        } else if let NodeValue::CodeBlock(block) = value {
+            // The language of a program; it would become a class that the cleaner takes out.
+            block.info.clear();
         }
+        is_plain &= plain::is_plain(value);
         unvisited.extend(node.children().map(|child| (child, depth + 1)));
     }
     let mut html = Bounded { text: String::with_capacity(text.len() * 2), limit };
     format_html(root, &OPTIONS, &mut html).ok()?;
-    Some(html.text)
+    Some(Rendered { html: html.text, is_plain })
 }
 
 /// Before each `&` and each character such as `©` (whose first byte is that of a no-break space), the library that

@@ -17,6 +17,16 @@ async fn the_text_of_a_page_is_kept_with_it() {
 }
 
 #[tokio::test]
+async fn the_text_of_a_draft_is_not_kept() {
+    let store = Store::new().await;
+    let post = Post::drafted(10).published(20);
+    store.project(&post, 10).await;
+    assert_eq!(store.text(&post).await, None, "before it was published");
+    store.project(&post, 20).await;
+    assert!(store.text(&post).await.is_some());
+}
+
+#[tokio::test]
 async fn a_text_goes_when_its_page_goes() {
     let store = Store::new().await;
     let post = Post::drafted(10).published(20).deleted(30);
