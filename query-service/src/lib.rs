@@ -85,7 +85,7 @@ impl App {
         let (waiting, watermarks) = read_model::waiting(views.clone());
         let reads = Reads::new(views.clone(), log.clone(), standing.clone(), waiting, &config);
         let added = layers::added_headers(&config.cors);
-        let memory = PageCache::new(&config, standing.clone(), added);
+        let memory = PageCache::new(&config, standing.clone(), added.clone());
         let service = Service {
             memory: memory.clone(),
             reads: Arc::new(reads),
@@ -93,8 +93,8 @@ impl App {
             site: Site::new(&config.public_url),
         };
         let request_limit = Duration::from_secs(config.request_seconds);
-        let router = routes::routes(service, request_limit, &config.cors);
-        let front = Front::new(memory.clone(), router);
+        let router = routes::routes(service.clone(), request_limit, &config.cors);
+        let front = Front::new(service, request_limit, added, router);
         let http =
             Server::bind(config.http_address, front, config.drain.limit_for_requests()).await?;
         let listener = Listener { memory: memory.clone(), announcements: views.announcements() };

@@ -47,6 +47,16 @@ pub(crate) async fn page(
     answer(&service, &asked, &known, |page, _| Ok(page.body.clone())).await
 }
 
+/// The same for whoever is like everybody.
+pub(crate) async fn page_for_everybody(
+    service: &Service,
+    address: Address,
+    known: &IfNoneMatch,
+) -> Response {
+    let asked = Asked { address, reader: Reader::anybody(), base: "/posts" };
+    answer(service, &asked, known, |page, _| Ok(page.body.clone())).await.into_response()
+}
+
 /// `GET /post/{slug}`, kept from the article this began with.
 pub(crate) async fn article(
     State(service): State<Service>,

@@ -9,6 +9,7 @@ mod cluster;
 mod connection;
 mod guard;
 mod keys;
+mod lengthened;
 mod lists;
 pub mod markdown;
 mod node;

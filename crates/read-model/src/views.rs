@@ -1,16 +1,19 @@
 //! The views in Redis: reading them, and writing them through the guard.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::DateTime;
 use domain::{Claim, Partition, Partitions, Point, Position, PostId, Slug};
-use redis::{Expiry, Pipeline, RedisError, RedisResult, Script, Value};
+use redis::{Expiry, RedisError, RedisResult, Script, Value};
 
 use crate::announcements::Announcements;
-use crate::connection::{Answers, Connection, Exchange};
+use crate::connection::{Connection, Exchange};
 use crate::guard::Watermark;
 use crate::keys::KeySpace;
+use crate::lengthened::Lengthened;
 use crate::lists::{ListName, Place, memberships};
 use crate::markdown::to_html;
 use crate::row::{Row, StoredPage, StoredRow};
@@ -32,6 +35,7 @@ pub struct Views {
     partitions: Partitions,
     guard: Script,
     new_epoch: Script,
+    lengthened: Arc<Lengthened>,
 }
 
 /// Rows that follow from a run of events, without a hole, behind the watermark of their partition.
@@ -153,12 +157,18 @@ impl Views {
             partitions,
             guard: Script::new(include_str!("guard.lua")),
             new_epoch: Script::new(include_str!("new_epoch.lua")),
+            lengthened: Arc::new(Lengthened::new()),
         })
     }
 
     /// A server that tells what is announced. Of a cluster any node does, and this is another one each time.
     pub fn listener(&self) -> RedisResult<redis::Client> {
         self.connection.listener()
+    }
+
+    /// Whether each partition may be on a server of its own, which answers or is away by itself.
+    pub fn are_in_a_cluster(&self) -> bool {
+        matches!(self.connection, Connection::Cluster(_))
     }
 
     /// What is announced of changes to them.
@@ -190,26 +200,63 @@ impl Views {
         rows.pop().ok_or(ViewsError::Malformed("no row for a question"))
     }
 
-    /// The same for several posts, in one exchange. Their rows stay a week longer.
+    /// The same for several posts, in one exchange.
     pub async fn rows(&self, ids: &[PostId]) -> Result<Vec<FoundRow>, ViewsError> {
-        let mut exchange = self.connection.exchange();
-        for id in ids {
-            let (key, pipe) = self.ask_for_row(&mut exchange, *id, &ROW);
-            // Not those of deleted posts, which stay for good.
-            pipe.expire(key, KEPT_SECONDS).arg("XX");
-        }
-        let mut answers = exchange.send().await;
-        ids.iter().map(|_| found_row::<4>(&mut answers)).collect()
+        self.rows_that_answer(ids).await.into_iter().collect()
+    }
+
+    /// The same where some may not be had: each row, or why not. They stay for a week from now, or from an
+    /// hour ago.
+    pub async fn rows_that_answer(&self, ids: &[PostId]) -> Vec<Result<FoundRow, ViewsError>> {
+        self.find(ids, &ROW, |id| self.lengthened.is_due(id)).await
     }
 
     /// The same without the texts of the posts, which are empty in what comes back: a list shows none.
     pub async fn cards(&self, ids: &[PostId]) -> Result<Vec<FoundRow>, ViewsError> {
+        self.find(ids, &CARD, |_| false).await.into_iter().collect()
+    }
+
+    async fn find(
+        &self,
+        ids: &[PostId],
+        fields: &[&str],
+        is_lengthened: impl Fn(PostId) -> bool,
+    ) -> Vec<Result<FoundRow, ViewsError>> {
         let mut exchange = self.connection.exchange();
+        let partitions: BTreeSet<_> = ids.iter().map(|id| self.partition_of(*id)).collect();
+        // Before all rows, and once for those that share it.
+        for partition in &partitions {
+            let key = self.keys.watermark(*partition);
+            exchange.question(&key).hmget(&key, &WATERMARK);
+        }
         for id in ids {
-            self.ask_for_row(&mut exchange, *id, &CARD);
+            let partition = self.partition_of(*id);
+            let key = self.keys.post(partition, *id);
+            let pipe = exchange.question(&key).hmget(&key, fields);
+            pipe.hget(self.keys.quarantined(partition), id.to_string());
+        }
+        for id in ids.iter().filter(|id| is_lengthened(**id)) {
+            let key = self.keys.post(self.partition_of(*id), *id);
+            // Not those of deleted posts, which stay for good.
+            exchange.question(&key).expire(&key, KEPT_SECONDS).arg("XX");
         }
         let mut answers = exchange.send().await;
-        ids.iter().map(|_| found_row::<3>(&mut answers)).collect()
+        let mut mark = |partition| (partition, answers.next().and_then(|[mark]| watermark(mark)));
+        let marks: BTreeMap<_, _> = partitions.into_iter().map(&mut mark).collect();
+        let found = |id: &PostId| {
+            let [row, flag] = answers.next()?;
+            let watermark = match marks.get(&self.partition_of(*id)) {
+                Some(Ok(mark)) => mark.clone(),
+                Some(Err(_)) | None => return Err(ViewsError::Malformed("a watermark")),
+            };
+            let row = match &watermark {
+                Some(mark) => stored_row(row, &mark.epoch)?,
+                None => None,
+            };
+            let flag: Option<u64> = read(flag)?;
+            Ok(FoundRow { watermark, row, quarantined: flag.map(Position) })
+        };
+        ids.iter().map(found).collect()
     }
 
     /// The texts of these posts as HTML. They are kept beside the pages, for nobody who reads JSON needs them.
@@ -240,21 +287,6 @@ impl Views {
             texts.push(FoundHtml { watermark, text });
         }
         Ok(texts)
-    }
-
-    fn ask_for_row<'a>(
-        &self,
-        exchange: &'a mut Exchange<'_>,
-        id: PostId,
-        fields: &[&str],
-    ) -> (String, &'a mut Pipeline) {
-        let partition = self.partition_of(id);
-        let (mark, key) = (self.keys.watermark(partition), self.keys.post(partition, id));
-        let pipe = exchange.question(&mark);
-        pipe.hmget(mark, &WATERMARK);
-        pipe.hmget(&key, fields);
-        pipe.hget(self.keys.quarantined(partition), id.to_string());
-        (key, pipe)
     }
 
     /// Every post of a partition that is set aside, with the event for which it is.
@@ -520,21 +552,6 @@ fn flag_lines(flags: &[(PostId, Flag)]) -> String {
         Flag::Still => format!("{lines}{id} ?\n"),
         Flag::Released => format!("{lines}{id} \n"),
     })
-}
-
-/// The next row, which was asked for with N commands.
-fn found_row<const N: usize>(answers: &mut Answers) -> Result<FoundRow, ViewsError> {
-    let answer: [Value; N] = answers.next()?;
-    let mut answer = answer.into_iter();
-    let mut next = || answer.next().unwrap_or(Value::Nil);
-    let (mark, row, flag) = (next(), next(), next());
-    let watermark = watermark(mark)?;
-    let row = match &watermark {
-        Some(mark) => stored_row(row, &mark.epoch)?,
-        None => None,
-    };
-    let flag: Option<u64> = read(flag)?;
-    Ok(FoundRow { watermark, row, quarantined: flag.map(Position) })
 }
 
 fn read_claim(text: &str) -> Option<Claim> {

@@ -23,7 +23,7 @@ use crate::routes::Service;
 use crate::{lists, posts};
 
 pub(crate) use assets::asset;
-pub(crate) use problems::problems_as_pages;
+pub(crate) use problems::{is_problem, problems_as_pages};
 use view::{Post, Posts};
 
 /// What a page may load: our style sheet, and pictures from anywhere. No script at all, not even ours.

@@ -2,6 +2,7 @@
 //!
 //! What a reader may see of them is the handlers' to judge.
 
+mod batches;
 mod demanded;
 mod filler;
 pub(crate) mod flights;
@@ -98,7 +99,7 @@ impl Reads {
         config: &Config,
     ) -> Self {
         let log = Log::new(log, standing.clone(), config);
-        let warm = Warm { views, standing, time_limit: config.redis_limit() };
+        let warm = Warm::new(views, standing, config);
         let filler = Filler::new(warm.clone(), log.clone());
         let token_wait = config.token_wait();
         Self { warm, log, filler, folds: Flights::new(), waiting, token_wait }
@@ -188,8 +189,7 @@ impl Reads {
     /// A post as Redis has it; if it lacks the row alone, the watermark under which one can be offered.
     async fn row(&self, id: PostId) -> (Option<Found>, Option<Watermark>) {
         let begun = Instant::now();
-        let answer = self.warm.answer(self.warm.views.row(id)).await;
-        let found = answer.unwrap_or_default();
+        let found = self.warm.row(id).await.unwrap_or_default();
         match (self.warm.valid(found.watermark), found.row) {
             (Some(mark), Some(row)) => {
                 let stale = found.quarantined.is_some();

@@ -1,21 +1,54 @@
 //! The views in Redis, as readers ask for them: nobody waits for long, and nobody asks a Redis that is known
 //! to be silent.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use read_model::{Views, ViewsError, Watermark};
+use domain::PostId;
+use read_model::{FoundRow, Views, ViewsError, Watermark};
 use tokio::time::timeout;
 
+use super::batches::Batches;
+use crate::config::Config;
 use crate::standing::Standing;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Warm {
     pub(crate) views: Views,
     pub(crate) standing: Standing,
-    pub(crate) time_limit: Duration,
+    time_limit: Duration,
+    /// Rows that are waited for; in a cluster by partition, lest one that is away keep the others waiting.
+    rows: Arc<[Batches<PostId, Option<FoundRow>>]>,
 }
 
 impl Warm {
+    pub(crate) fn new(views: Views, standing: Standing, config: &Config) -> Self {
+        let batches = if views.are_in_a_cluster() { standing.partitions.count() } else { 1 };
+        let rows = (0..batches).map(|_| Batches::new()).collect();
+        Self { views, standing, time_limit: config.redis_limit(), rows }
+    }
+
+    /// The row of a post, asked for together with those that others wait for.
+    pub(crate) async fn row(&self, id: PostId) -> Option<FoundRow> {
+        let warm = self.clone();
+        let batches = &self.rows[usize::from(self.views.partition_of(id).0) % self.rows.len()];
+        batches.ask(id, move |ids| warm.clone().rows(ids)).await.flatten()
+    }
+
+    async fn rows(self, ids: Vec<PostId>) -> Vec<Option<FoundRow>> {
+        let question = async {
+            let mut rows = self.views.rows_that_answer(&ids).await;
+            if rows.iter().all(Result::is_err)
+                && let Some(Err(error)) = rows.pop()
+            {
+                return Err(error);
+            }
+            // One that cannot be read says nothing of the others.
+            Ok(rows.into_iter().map(Result::ok).collect())
+        };
+        self.answer(question).await.unwrap_or_default()
+    }
+
     /// The answer to a question that [`Warm::views`] was asked, or `None` if it cannot be had now.
     pub(crate) async fn answer<T>(
         &self,
