@@ -155,21 +155,33 @@ impl PageCache {
     where
         F: Future<Output = Result<Option<Claim>, ReadError>> + Send + 'static,
     {
-        let moment = self.inner.moments.of_slug(slug);
         match self.get(Sought::Slug(slug.as_str())) {
             Some(Value::Claim { incarnation, claim }) if self.is_present(incarnation) => {
-                return Ok(Some(claim));
+                Ok(Some(claim))
             }
-            Some(Value::Unclaimed { moment: then, read_at })
-                if then == moment && read_at.elapsed() < self.lifetime_of_nothing() =>
+            Some(Value::Unclaimed { moment, read_at })
+                if moment == self.inner.moments.of_slug(slug)
+                    && read_at.elapsed() < self.lifetime_of_nothing() =>
             {
-                return Ok(None);
+                Ok(None)
             }
             Some(
                 Value::Post(_) | Value::Claim { .. } | Value::Unclaimed { .. } | Value::List(_),
             )
-            | None => {}
+            | None => self.read_claim(slug, read).await,
         }
+    }
+
+    /// The same without believing that there is none, as `read` finds it.
+    pub(crate) async fn read_claim<F>(
+        &self,
+        slug: &Slug,
+        read: impl FnOnce() -> F,
+    ) -> Result<Option<Claim>, ReadError>
+    where
+        F: Future<Output = Result<Option<Claim>, ReadError>> + Send + 'static,
+    {
+        let moment = self.inner.moments.of_slug(slug);
         let begin = || {
             let (memory, read_at, read) = (self.clone(), Instant::now(), read());
             let (incarnation, slug) = (self.inner.standing.incarnation(), slug.clone());

@@ -136,7 +136,7 @@ impl Asked {
             return Ok(Some((id, seen)));
         }
         // What has not seen the claim would lead from the new slug back to the old one, or nowhere.
-        self.refold(service, id, claimed).await.map(|seen| Some((id, seen)))
+        Box::pin(self.refold(service, id, claimed)).await.map(|seen| Some((id, seen)))
     }
 
     async fn claim(
@@ -144,19 +144,21 @@ impl Asked {
         service: &Service,
         slug: &Slug,
     ) -> Result<Option<domain::Claim>, ReadError> {
-        let reads = &service.reads;
+        let read = || {
+            let (reads, slug) = (service.reads.clone(), slug.clone());
+            async move { reads.claim_of(&slug).await }
+        };
+        let memory = &service.memory;
+        if let Some(claim) = memory.known_claim(slug.as_str()) {
+            return Ok(Some(claim));
+        }
         match self.reader.audience() {
-            Audience::Everybody => {
-                let read = || {
-                    let (reads, slug) = (reads.clone(), slug.clone());
-                    async move { reads.claim_of(&slug).await }
-                };
-                service.memory.claim(slug, read).await
-            }
-            // What they have written is there, even if it was not a moment ago.
-            Audience::OneReader => match service.memory.known_claim(slug.as_str()) {
+            Audience::Everybody => Box::pin(memory.claim(slug, read)).await,
+            // What they have written is there, even if it was not a moment ago. Who reads it for somebody else may
+            // have begun before that, but who reads it after them has not.
+            Audience::OneReader => match Box::pin(memory.read_claim(slug, read)).await? {
                 Some(claim) => Ok(Some(claim)),
-                None => reads.claim_of(slug).await,
+                None => Box::pin(memory.read_claim(slug, read)).await,
             },
         }
     }
@@ -176,7 +178,7 @@ impl Asked {
                     return Ok(seen);
                 }
                 let demand = demand.unwrap_or(Demand::Nothing);
-                let post = reads.post_with(id, self.draft_reader(), demand).await;
+                let post = Box::pin(reads.post_with(id, self.draft_reader(), demand)).await;
                 post.map(|post| Seen::just_read(post.into()))
             }
         }

@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn a_lifetime_is_lengthened_once_an_hour() {
         let lengthened = Lengthened::new();
-        let due = |id: u128, minutes| {
+        let due = |id: u128, minutes: u64| {
             let id = PostId(Uuid::from_u128(id));
             lengthened.is_due_at(id, Duration::from_secs(60 * minutes))
         };

@@ -142,7 +142,7 @@ async fn memory_is_bounded_in_bytes_whatever_is_asked_for() {
         let slug = Slug::recorded(format!("nothing-{number}"));
         assert_eq!(memory.claim(&slug, || async { Ok(None) }).await.unwrap(), None);
     }
-    let cache = memory.inner.cache.as_ref().unwrap();
+    let cache = &memory.inner.cache;
     assert!(cache.weight() <= 1 << 20, "{}", cache.weight());
     assert!(cache.len() > 50, "{}", cache.len());
 }

@@ -1,5 +1,5 @@
 //! Questions that are gathered: those that come while others are being answered wait, and go out together in
-//! the next exchange, each question once.
+//! the next exchange, each question once. So the more there are, the less each costs.
 //!
 //! Unlike who joins a flight, nobody is given what was read before they asked.
 
@@ -8,9 +8,6 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
-
-/// How many exchanges are under way at a time: while one is answered, the next is on its way.
-const EXCHANGES: usize = 2;
 
 /// How many different questions an exchange asks at most, for the answers to all of them come at once.
 const QUESTIONS: usize = 64;
@@ -23,7 +20,8 @@ pub(crate) struct Batches<K, T> {
 #[derive(Debug)]
 struct Waiting<K, T> {
     questions: VecDeque<(K, oneshot::Sender<T>)>,
-    exchanges: usize,
+    /// Somebody is asking, and will ask for all who wait.
+    is_asking: bool,
 }
 
 impl<K, T> Batches<K, T>
@@ -32,7 +30,7 @@ where
     T: Clone + Send + 'static,
 {
     pub(crate) fn new() -> Self {
-        let waiting = Waiting { questions: VecDeque::new(), exchanges: 0 };
+        let waiting = Waiting { questions: VecDeque::new(), is_asking: false };
         Self { waiting: Arc::new(Mutex::new(waiting)) }
     }
 
@@ -47,34 +45,34 @@ where
         F: Future<Output = Vec<T>> + Send + 'static,
     {
         let (asker, answer) = oneshot::channel();
-        if let Some(room) = self.wait(question, asker) {
+        if let Some(turn) = self.wait(question, asker) {
             // It goes on when whoever began it has gone, for others wait for it, too.
-            tokio::spawn(room.use_for(exchange));
+            tokio::spawn(turn.use_for(exchange));
         }
         answer.await.ok()
     }
 
-    /// Tells if there is room for one more exchange.
-    fn wait(&self, question: K, asker: oneshot::Sender<T>) -> Option<Room<K, T>> {
+    /// Gives a turn to ask if nobody has it.
+    fn wait(&self, question: K, asker: oneshot::Sender<T>) -> Option<Turn<K, T>> {
         let mut waiting = lock(&self.waiting);
         waiting.questions.push_back((question, asker));
-        if waiting.exchanges == EXCHANGES {
+        if waiting.is_asking {
             return None;
         }
-        waiting.exchanges += 1;
-        Some(Room { waiting: self.waiting.clone(), is_left: false })
+        waiting.is_asking = true;
+        Some(Turn { waiting: self.waiting.clone(), is_over: false })
     }
 }
 
-/// Room for one exchange after the other, until nobody waits.
-struct Room<K, T> {
+/// To ask in one exchange after the other, until nobody waits.
+struct Turn<K, T> {
     waiting: Arc<Mutex<Waiting<K, T>>>,
-    is_left: bool,
+    is_over: bool,
 }
 
 type Asked<K, T> = (Vec<K>, Vec<Vec<oneshot::Sender<T>>>);
 
-impl<K: Copy + Eq + Hash, T: Clone> Room<K, T> {
+impl<K: Copy + Eq + Hash, T: Clone> Turn<K, T> {
     async fn use_for<F>(mut self, exchange: impl Fn(Vec<K>) -> F)
     where
         F: Future<Output = Vec<T>>,
@@ -90,8 +88,8 @@ impl<K: Copy + Eq + Hash, T: Clone> Room<K, T> {
         }
     }
 
-    /// The first questions that wait, and those who ask them. Without any the room is left, in the same step:
-    /// whoever comes next finds it free.
+    /// The first questions that wait, and those who ask them. Without any the turn is over in the same step,
+    /// so whoever comes next has it.
     fn next(&mut self) -> Option<Asked<K, T>> {
         let mut waiting = lock(&self.waiting);
         let (mut questions, mut askers) = (vec![], Vec::<Vec<_>>::new());
@@ -114,20 +112,20 @@ impl<K: Copy + Eq + Hash, T: Clone> Room<K, T> {
             }
         }
         if questions.is_empty() {
-            waiting.exchanges -= 1;
-            self.is_left = true;
+            waiting.is_asking = false;
+            self.is_over = true;
             return None;
         }
         Some((questions, askers))
     }
 }
 
-impl<K, T> Drop for Room<K, T> {
+impl<K, T> Drop for Turn<K, T> {
     fn drop(&mut self) {
-        if !self.is_left {
-            // It panicked. Nobody else may come to ask for those who wait.
+        if !self.is_over {
+            // It panicked, and nobody asks for those who wait.
             let mut waiting = lock(&self.waiting);
-            waiting.exchanges -= 1;
+            waiting.is_asking = false;
             waiting.questions.clear();
         }
     }
@@ -151,15 +149,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn those_who_come_meanwhile_are_answered_together_each_question_once() {
         let batches = Batches::new();
-        let early = join_all((0..EXCHANGES).map(|_| batches.ask(7, slowly)));
+        let early = batches.ask(7, slowly);
         let late = async {
             sleep(Duration::from_millis(1)).await;
             join_all([7, 8, 7, 9].map(|question| batches.ask(question, slowly))).await
         };
         let (early, late) = tokio::join!(early, late);
-        for answer in early {
-            assert_eq!(*answer.unwrap().1, [7]);
-        }
+        assert_eq!(*early.unwrap().1, [7]);
         for (question, answer) in [7, 8, 7, 9].into_iter().zip(late) {
             let (answered, asked) = answer.unwrap();
             assert_eq!((answered, &asked[..]), (question, &[7, 8, 9][..]), "they went apart");

@@ -138,8 +138,8 @@ impl Reads {
         match (&post.sight, post.freshness.source) {
             // It may have been published since. That one is not there, only the log can say.
             (Sight::Nothing, Source::Redis) => {
-                let refold = self.refold(id, reader, Demand::Nothing, Position::ZERO).await;
-                refold.map_err(ReadError::withholding)
+                let refold = self.refold(id, reader, Demand::Nothing, Position::ZERO);
+                Box::pin(refold).await.map_err(ReadError::withholding)
             }
             (Sight::Nothing, Source::Log | Source::Memory) => known_to_be_nothing(post),
             (Sight::Page(_) | Sight::Gone, _) => Ok(post),
@@ -182,7 +182,8 @@ impl Reads {
     async fn find(&self, id: PostId) -> Result<Found, ReadError> {
         match self.row(id).await {
             (Some(found), _) => Ok(found),
-            (None, mark) => self.refold_under(id, mark, Position::ZERO).await,
+            // In a box, so that those who need no fold do not carry the room for it with them.
+            (None, mark) => Box::pin(self.refold_under(id, mark, Position::ZERO)).await,
         }
     }
 

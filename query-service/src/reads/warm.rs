@@ -9,6 +9,7 @@ use read_model::{FoundRow, Views, ViewsError, Watermark};
 use tokio::time::timeout;
 
 use super::batches::Batches;
+use crate::breaker::Breaker;
 use crate::config::Config;
 use crate::standing::Standing;
 
@@ -30,9 +31,14 @@ impl Warm {
 
     /// The row of a post, asked for together with those that others wait for.
     pub(crate) async fn row(&self, id: PostId) -> Option<FoundRow> {
+        if self.standing.redis.is_open() {
+            return None;
+        }
         let warm = self.clone();
         let batches = &self.rows[usize::from(self.views.partition_of(id).0) % self.rows.len()];
-        batches.ask(id, move |ids| warm.clone().rows(ids)).await.flatten()
+        let row = batches.ask(id, move |ids| warm.clone().rows(ids));
+        // Whoever comes to a Redis that hangs would otherwise wait for those before them, too.
+        timeout(self.time_limit, row).await.ok().flatten().flatten()
     }
 
     async fn rows(self, ids: Vec<PostId>) -> Vec<Option<FoundRow>> {
@@ -68,16 +74,16 @@ impl Warm {
             Ok(Err(ViewsError::Redis(error))) => {
                 let why = error.to_string();
                 if error.is_connection_refusal() {
-                    redis.refused(&why);
+                    self.doubt(|redis| redis.refused(&why));
                 } else {
-                    redis.failed(&why);
+                    self.doubt(|redis| redis.failed(&why));
                 }
                 why
             }
             // It is there, and what it has is no good.
             Ok(Err(error @ (ViewsError::Malformed(_) | ViewsError::Json(_)))) => error.to_string(),
             Err(_elapsed) => {
-                redis.failed("no answer in time");
+                self.doubt(|redis| redis.failed("no answer in time"));
                 "no answer in time".to_owned()
             }
         };
@@ -85,6 +91,14 @@ impl Warm {
         // Once for each reader would be too often for a warning; whoever watches both servers gives it.
         tracing::debug!("Redis does not help a reader: {why}");
         None
+    }
+
+    /// Counts a failure, unless it may be that of one node of a cluster: the others still answer, and each is
+    /// watched by a heartbeat, so that nobody waits for it long.
+    fn doubt(&self, count: impl FnOnce(&Breaker)) {
+        if !self.views.are_in_a_cluster() {
+            count(&self.standing.redis);
+        }
     }
 
     /// A watermark that vouches for anything: not one of a life that is over, whose positions may since
