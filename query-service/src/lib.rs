@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use event_log::{EventLog, PoolSettings};
+use event_log::{EventLog, PoolSettings, Probe};
 use http_api::TokenVerifier;
 use http_api::layers;
 use read_model::{KeySpace, Views, WatchTask};
@@ -83,7 +83,7 @@ impl App {
 
         let log = EventLog::new(pool, store.partitions);
         let (waiting, watermarks) = read_model::waiting(views.clone());
-        let reads = Reads::new(views.clone(), log.clone(), standing.clone(), waiting, &config);
+        let reads = Reads::new(views.clone(), log, standing.clone(), waiting, &config);
         let added = layers::added_headers(&config.cors);
         let memory = PageCache::new(&config, standing.clone(), added.clone());
         let service = Service {
@@ -98,7 +98,8 @@ impl App {
         let http =
             Server::bind(config.http_address, front, config.drain.limit_for_requests()).await?;
         let listener = Listener { memory: memory.clone(), announcements: views.announcements() };
-        let watch = Watch { standing, views, log, memory, check: readiness.check("reads") };
+        let probe = Probe::new(event_log::address(config.database_url.reveal(), NAME)?);
+        let watch = Watch { standing, views, probe, memory, check: readiness.check("reads") };
         Ok(Self { http, ops, listener, watch, watermarks, tasks })
     }
 
@@ -126,11 +127,17 @@ impl App {
     }
 }
 
+/// The name that Postgres shows for our connections.
+const NAME: &str = "query-service";
+
+/// How long a connection to Postgres may take. One that is refused is tried again for so long, too.
+const CONNECT_LIMIT: Duration = Duration::from_millis(250);
+
 fn pool(config: &Config) -> anyhow::Result<PgPool> {
     let settings = PoolSettings {
-        name: "query-service",
+        name: NAME,
         connections: config.database_connections,
-        acquire_limit: config.log_limit(),
+        acquire_limit: config.log_limit().min(CONNECT_LIMIT),
         options: &[],
     };
     event_log::pool(config.database_url.reveal(), settings)

@@ -6,11 +6,13 @@
 mod histories;
 mod log;
 mod pool;
+mod probe;
 mod quarantine;
 mod schema;
 
 pub use histories::{Histories, Reading, Unreadable};
 pub use log::{EventLog, Pages, Touched};
 pub use pool::{PoolSettings, address, pool};
+pub use probe::{Probe, is_refusal};
 pub use quarantine::{Entry, State};
 pub use schema::{Store, StoreError, create, migrate, open, open_within};

@@ -142,6 +142,13 @@ pub enum ViewsError {
     Json(#[from] serde_json::Error),
 }
 
+impl ViewsError {
+    /// Whether nobody is there at all.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Redis(error) if error.is_connection_refusal())
+    }
+}
+
 impl Views {
     /// Prepares to talk to Redis at `url`; the connection is made when it is first needed. A cluster is named
     /// by some of its nodes: `redis+cluster://host:port,host:port`.
@@ -399,7 +406,8 @@ impl Views {
                 .arg(self.keys.announcements())
                 .arg(announcement(advance))
                 .arg(flag_lines(&advance.flags));
-            self.add_rows(&mut call, advance.partition, &advance.rows, &advance.flags)?;
+            let html = htmls(&advance.rows);
+            self.add_rows(&mut call, advance.partition, &advance.rows, html, &advance.flags)?;
             exchange.call(&mark, &self.guard, &call);
         }
         for advance in advances {
@@ -412,7 +420,7 @@ impl Views {
         Ok(advances.iter().map(|_| answers.next().and_then(|[answer]| guarded(answer))).collect())
     }
 
-    /// Offers rows that were folded from the log.
+    /// Offers rows that were folded from the log. Their texts are rendered where nobody has to wait for it.
     pub async fn fill(&self, fill: &Fill) -> Result<Guarded, ViewsError> {
         self.fill_where(fill, None).await
     }
@@ -428,6 +436,11 @@ impl Views {
         fill: &Fill,
         unfilled_below: Option<Position>,
     ) -> Result<Guarded, ViewsError> {
+        let html = {
+            let rows = fill.rows.clone();
+            let rendered = tokio::task::spawn_blocking(move || htmls(&rows)).await;
+            rendered.map_err(|_| ViewsError::Malformed("a text"))?
+        };
         let mark = self.keys.watermark(fill.partition);
         let mut exchange = self.connection.exchange();
         let mut call = self.guard.prepare_invoke();
@@ -448,7 +461,7 @@ impl Views {
             .arg(self.keys.announcements())
             .arg(lines(fill.flags.iter().map(|(id, _)| id)))
             .arg(flag_lines(&fill.flags));
-        self.add_rows(&mut call, fill.partition, &fill.rows, &fill.flags)?;
+        self.add_rows(&mut call, fill.partition, &fill.rows, html, &fill.flags)?;
         exchange.call(&mark, &self.guard, &call);
         let [answer] = exchange.send().await.next()?;
         guarded(answer)
@@ -501,9 +514,10 @@ impl Views {
         call: &mut redis::ScriptInvocation<'_>,
         partition: Partition,
         rows: &[(PostId, Row)],
+        htmls: Vec<String>,
         flags: &[(PostId, Flag)],
     ) -> Result<(), ViewsError> {
-        for (id, row) in rows {
+        for ((id, row), html) in rows.iter().zip(htmls) {
             let stored = StoredRow::try_from(row)?;
             let lists = row.page.as_ref().map_or_else(Vec::new, memberships);
             let lists = lists
@@ -517,7 +531,7 @@ impl Views {
                     .arg(page.created_at.timestamp_micros())
                     .arg(&page.card[..])
                     .arg(&page.content[..])
-                    .arg(row.page.as_ref().map_or_else(String::new, |page| to_html(&page.content))),
+                    .arg(html),
                 None => call.arg("deleted").arg("").arg("").arg("").arg("").arg(""),
             };
             let flag = flags.iter().find(|(flagged, _)| flagged == id);
@@ -528,6 +542,12 @@ impl Views {
         }
         Ok(())
     }
+}
+
+/// The text of each row.
+fn htmls(rows: &[(PostId, Row)]) -> Vec<String> {
+    let html = |row: &Row| row.page.as_ref().map(|page| to_html(&page.content));
+    rows.iter().map(|(_, row)| html(row).unwrap_or_default()).collect()
 }
 
 /// What a move of the watermark changes: each post on a line, and behind it the slugs that it took.

@@ -13,6 +13,9 @@ use crate::breaker::Breaker;
 use crate::config::Config;
 use crate::standing::Standing;
 
+/// How long what is written behind readers' backs may take, texts to be rendered included.
+const OFFER_LIMIT: Duration = Duration::from_secs(5);
+
 #[derive(Debug, Clone)]
 pub(crate) struct Warm {
     pub(crate) views: Views,
@@ -71,9 +74,9 @@ impl Warm {
                 redis.succeeded();
                 return Some(answer);
             }
-            Ok(Err(ViewsError::Redis(error))) => {
+            Ok(Err(error @ ViewsError::Redis(_))) => {
                 let why = error.to_string();
-                if error.is_connection_refusal() {
+                if error.is_refusal() {
                     self.doubt(|redis| redis.refused(&why));
                 } else {
                     self.doubt(|redis| redis.failed(&why));
@@ -93,6 +96,25 @@ impl Warm {
         None
     }
 
+    /// What became of something that was offered to Redis behind a reader's back. That it is refused, or takes its
+    /// time, says nothing of what readers may expect.
+    pub(crate) async fn offer<T>(
+        &self,
+        offer: impl Future<Output = Result<T, ViewsError>>,
+    ) -> Option<T> {
+        if self.standing.redis.is_open() {
+            return None;
+        }
+        match timeout(OFFER_LIMIT, offer).await {
+            Ok(Ok(answer)) => Some(answer),
+            Ok(Err(error)) => {
+                tracing::debug!("Redis does not take what it is offered: {error}");
+                None
+            }
+            Err(_elapsed) => None,
+        }
+    }
+
     /// Counts a failure, unless it may be that of one node of a cluster: the others still answer, and each is
     /// watched by a heartbeat, so that nobody waits for it long.
     fn doubt(&self, count: impl FnOnce(&Breaker)) {
@@ -101,10 +123,8 @@ impl Warm {
         }
     }
 
-    /// A watermark that vouches for anything: not one of a life that is over, whose positions may since
-    /// have been given to other events, nor one of views that another version of this program made.
+    /// A watermark, if it [vouches](Standing::vouches) for anything.
     pub(crate) fn valid(&self, mark: Option<Watermark>) -> Option<Watermark> {
-        let incarnation = self.standing.incarnation();
-        mark.filter(|mark| mark.incarnation >= incarnation && mark.is_of_this_version())
+        mark.filter(|mark| self.standing.vouches(mark))
     }
 }
