@@ -146,29 +146,29 @@ impl PageCache {
     }
 
     /// The post that a slug names, or named: remembered, or as `read` finds it. That there is none is
-    /// believed for a moment only.
+    /// believed for a moment only, and the source of that is told.
     pub(crate) async fn claim<F>(
         &self,
         slug: &Slug,
         read: impl FnOnce() -> F,
-    ) -> Result<Option<Claim>, ReadError>
+    ) -> Result<Result<Claim, Source>, ReadError>
     where
         F: Future<Output = Result<Option<Claim>, ReadError>> + Send + 'static,
     {
         match self.get(Sought::Slug(slug.as_str())) {
             Some(Value::Claim { incarnation, claim }) if self.is_present(incarnation) => {
-                Ok(Some(claim))
+                Ok(Ok(claim))
             }
             Some(Value::Unclaimed { moment, read_at })
                 if moment == self.inner.moments.of_slug(slug)
                     && read_at.elapsed() < self.lifetime_of_nothing() =>
             {
-                Ok(None)
+                Ok(Err(Source::Memory))
             }
             Some(
                 Value::Post(_) | Value::Claim { .. } | Value::Unclaimed { .. } | Value::List(_),
             )
-            | None => self.read_claim(slug, read).await,
+            | None => Ok(self.read_claim(slug, read).await?.ok_or(Source::Log)),
         }
     }
 

@@ -205,11 +205,15 @@ mod tests {
         };
         let panics = async { panic!("no") };
         let slow = surround_answer(slow, limit, &added).await;
-        assert_eq!(slow.headers(), ask(Method::GET, "/slow", Body::empty()).await.headers());
-        expect(&slow, StatusCode::SERVICE_UNAVAILABLE);
         let panicked = surround_answer(panics, limit, &added).await;
-        assert_eq!(panicked.headers(), ask(Method::GET, "/panic", Body::empty()).await.headers());
+        expect(&slow, StatusCode::SERVICE_UNAVAILABLE);
         expect(&panicked, StatusCode::INTERNAL_SERVER_ERROR);
+        for (answer, path) in [(slow, "/slow"), (panicked, "/panic")] {
+            let mut of_route = ask(Method::GET, path, Body::empty()).await;
+            // Whoever sends the other adds this, too.
+            of_route.headers_mut().remove(header::CONTENT_LENGTH);
+            assert_eq!(answer.headers(), of_route.headers());
+        }
     }
 
     fn expect(answer: &Response, status: StatusCode) {

@@ -15,6 +15,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::http::HeaderValue;
+use bytes::Bytes;
 use domain::{AuthorId, Claim, Partition, Partitions, Position, PostId, Slug};
 use event_log::EventLog;
 use http_api::Problem;
@@ -31,7 +33,6 @@ use log::{Folded, Log};
 use warm::Warm;
 
 pub(crate) use list::List;
-pub(crate) use texts::rendered;
 
 /// Reads posts and lists of them.
 #[derive(Debug)]
@@ -40,6 +41,7 @@ pub(crate) struct Reads {
     log: Log,
     filler: Filler,
     folds: Flights<Vec<PostId>, Result<Arc<Refold>, ReadError>>,
+    renderings: Flights<(PostId, HeaderValue), Result<Bytes, ReadError>>,
     waiting: Waiting,
     /// How long views have to come as far as a reader has seen them.
     token_wait: Duration,
@@ -102,7 +104,8 @@ impl Reads {
         let warm = Warm::new(views, standing, config);
         let filler = Filler::new(warm.clone(), log.clone());
         let token_wait = config.token_wait();
-        Self { warm, log, filler, folds: Flights::new(), waiting, token_wait }
+        let (folds, renderings) = (Flights::new(), Flights::new());
+        Self { warm, log, filler, folds, renderings, waiting, token_wait }
     }
 
     pub(crate) fn partitions(&self) -> Partitions {

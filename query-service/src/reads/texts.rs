@@ -1,5 +1,6 @@
 //! The texts of posts as HTML: as Redis keeps them, or rendered anew where it has none that belongs to the page.
 
+use axum::http::HeaderValue;
 use bytes::Bytes;
 use domain::PostId;
 use read_model::{PostCard, markdown};
@@ -43,15 +44,26 @@ impl Reads {
             let is_same =
                 serde_json::from_slice::<PostCard>(&page.card).is_ok_and(|of| of == *card);
             if let (true, Ok(content)) = (is_same, serde_json::from_slice(&page.content)) {
-                *text = Some(rendered(content).await?);
+                *text = Some(render(content).await?);
             }
         }
         Ok(texts)
     }
+
+    /// The text of a page with this tag, rendered once for all who want it at the same time.
+    pub(crate) async fn rendered(
+        &self,
+        post: PostId,
+        etag: &HeaderValue,
+        content: String,
+    ) -> Result<Bytes, ReadError> {
+        let rendered = self.renderings.join(&(post, etag.clone()), || render(content)).await;
+        rendered.unwrap_or(Err(ReadError::Unreadable))
+    }
 }
 
 /// Renders the text of a post, where other readers do not have to wait for it: a long one takes a while.
-pub(crate) async fn rendered(content: String) -> Result<Bytes, ReadError> {
+async fn render(content: String) -> Result<Bytes, ReadError> {
     let html = tokio::task::spawn_blocking(move || markdown::to_html(&content)).await;
     html.map(Bytes::from).map_err(|_| ReadError::Unreadable)
 }
