@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -13,7 +13,8 @@ use redis::aio::ConnectionManager;
 use serde::{Deserialize, Serialize};
 use testkit::{Process, unique_name};
 
-use crate::http::Answer;
+use crate::http::Connection;
+use crate::requests::Request;
 use crate::system::System;
 use crate::yardstick;
 
@@ -83,17 +84,22 @@ impl Pages {
     }
 }
 
-/// Starts such a process, and gives it the page of an answer that the query service gave at this path.
+/// Starts such a process, and gives it the pages that the query service has at these paths.
 pub(crate) async fn start(
     system: &System,
-    path: &str,
-    answer: Answer<'_>,
+    query_service: SocketAddr,
+    paths: impl IntoIterator<Item = &String>,
 ) -> anyhow::Result<(Process, SocketAddr)> {
     let (redis_url, prefix) = (system.redis_url()?, unique_name("naive"));
     let redis = redis::Client::open(redis_url)?.get_connection_manager().await?;
     let mut pages = Pages { redis, prefix };
-    let address = path.strip_prefix("/posts/").context("this is no path of a page")?;
-    let () = pages.redis.set(pages.key(address), answer.body).await?;
+    let mut connection = Connection::open(query_service).await?;
+    for path in paths {
+        let answer = connection.ask(Request::get(query_service, path).next()).await?;
+        ensure!(answer.status == 200, answer.unexpected());
+        let address = path.strip_prefix("/posts/").context("this is no path of a page")?;
+        let () = pages.redis.set(pages.key(address), answer.body).await?;
+    }
     yardstick::start(system, "naive-route", &[redis_url.into(), pages.prefix.into()]).await
 }
 

@@ -67,11 +67,12 @@ impl Breaker {
         }
     }
 
-    /// Asks whether the server is there, again and again, and more often while it may not be. `tell` is given
-    /// each answer.
+    /// Asks whether the server is there, again and again, and more often while it may not be. One refusal is
+    /// enough to know that it is not. `tell` is given each answer.
     pub(crate) async fn watch<T, E, F>(
         &self,
         question: impl Fn() -> F,
+        is_refusal: impl Fn(&E) -> bool,
         mut tell: impl FnMut(Option<T>),
     ) where
         E: fmt::Display,
@@ -79,17 +80,27 @@ impl Breaker {
     {
         loop {
             let answer = match timeout(LIMIT, question()).await {
-                Ok(answer) => answer.map_err(|error| format!("{error:#}")),
-                Err(_elapsed) => Err("no answer in time".to_owned()),
+                Ok(Ok(answer)) => {
+                    self.succeeded();
+                    Some(answer)
+                }
+                Ok(Err(error)) if is_refusal(&error) => {
+                    self.refused(&error.to_string());
+                    None
+                }
+                Ok(Err(error)) => {
+                    self.failed(&error.to_string());
+                    None
+                }
+                Err(_elapsed) => {
+                    self.failed("no answer in time");
+                    None
+                }
             };
-            let answers = if answer.is_ok() { 1.0 } else { 0.0 };
+            let answers = if answer.is_some() { 1.0 } else { 0.0 };
             metrics::gauge!("server_answers", "server" => self.name).set(answers);
-            match &answer {
-                Ok(_) => self.succeeded(),
-                Err(why) => self.failed(why),
-            }
             self.tell();
-            tell(answer.ok());
+            tell(answer);
             let may_be_away = self.failures.load(Ordering::Relaxed) > 0;
             sleep(if may_be_away { SHORT_PAUSE } else { PAUSE }).await;
         }
@@ -154,7 +165,7 @@ mod tests {
             sleep(Duration::from_millis(1200)).await;
             assert!(!breaker.is_open());
         };
-        let watching = breaker.watch(question, |_answer| {});
+        let watching = breaker.watch(question, |_error| false, |_answer| {});
         tokio::select! {
             () = watching => {}
             () = story => {}

@@ -69,7 +69,8 @@ pub struct Config {
     )]
     pub log_limit_ms: u64,
 
-    /// How many reads of the log are under way at a time; more wait for their turn
+    /// How many reads of the log are under way at a time, as far as there are connections; more wait for
+    /// their turn
     #[arg(
         long,
         env = "INKSTREAM_LOG_READS",
@@ -97,7 +98,8 @@ pub struct Config {
     )]
     pub token_wait_ms: u64,
 
-    /// How many MiB pages that were read lately take up in this process; 0 keeps none
+    /// How many MiB pages that were read lately take up in this process; 0 keeps none, only which post a slug
+    /// names, in one MiB
     #[arg(
         long,
         env = "INKSTREAM_MEMORY_MIB",

@@ -1,8 +1,11 @@
-//! Sends pages from memory before anything is set up for a request; all else is the routes'.
+//! Answers who asks for a page as everybody does before any route is looked for: from memory at once, and else as
+//! the route would, whose surroundings take longer than Redis. All else is the routes'.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -10,55 +13,74 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::Response;
 use futures::FutureExt as _;
-use futures::future::{Either, Map};
+use futures::future::{BoxFuture, Either, Map};
+use http_api::layers::surround_answer;
 use tower::Service;
 
-use crate::accept::Form;
+use crate::accept::{Form, vary_by_form};
 use crate::answer::IfNoneMatch;
+use crate::browser::is_problem;
 use crate::freshness::{Freshness, Source};
 use crate::metrics::Hits;
-use crate::page_cache::PageCache;
 use crate::post::Sight;
+use crate::posts::{Address, page_for_everybody};
 use crate::reader::Reader;
-use crate::routes::PAGE;
+use crate::routes::{self, PAGE, store_only_what_may_be};
 
 type Answered = Result<Response, Infallible>;
 
 /// Stands before the routes.
 #[derive(Debug, Clone)]
 pub(crate) struct Front {
-    memory: PageCache,
-    hits: Hits,
+    pages: Arc<Pages>,
     routes: Router,
 }
 
-impl Front {
-    pub(crate) fn new(memory: PageCache, routes: Router) -> Self {
-        Self { memory, hits: Hits::of(PAGE), routes }
-    }
+#[derive(Debug)]
+struct Pages {
+    service: routes::Service,
+    time_limit: Duration,
+    /// What surrounds every route puts these on its answer.
+    added: HeaderMap,
+    hits: Hits,
+}
 
-    /// A page, if it is fresh in memory and this is all that is asked: an answer of the routes would have
-    /// the same headers.
-    fn hit(&self, method: &Method, path: &str, headers: &HeaderMap) -> Option<Response> {
-        let is_head = *method == Method::HEAD;
-        if !is_head && *method != Method::GET {
-            return None;
-        }
-        let address = path.strip_prefix("/posts/")?;
-        // What is said to pages of another origin depends on the origin.
-        if !Reader::is_anybody(headers) || headers.contains_key(header::ORIGIN) {
-            return None;
-        }
-        // What is kept is JSON. A page for people is made from it further in.
-        if Form::wanted(headers) == Form::Html {
-            return None;
-        }
+impl Front {
+    pub(crate) fn new(
+        service: routes::Service,
+        time_limit: Duration,
+        added: HeaderMap,
+        routes: Router,
+    ) -> Self {
+        let pages = Pages { service, time_limit, added, hits: Hits::of(PAGE) };
+        Self { pages: Arc::new(pages), routes }
+    }
+}
+
+/// What stands behind `/posts/`, if the answer to a `GET` or `HEAD` is one that everybody gets.
+fn for_everybody<'a>(method: &Method, path: &'a str, headers: &HeaderMap) -> Option<&'a str> {
+    if *method != Method::GET && *method != Method::HEAD {
+        return None;
+    }
+    let address = path.strip_prefix("/posts/")?;
+    // What is said to pages of another origin depends on the origin.
+    if !Reader::is_anybody(headers) || headers.contains_key(header::ORIGIN) {
+        return None;
+    }
+    // What is kept is JSON. A page for people is made from it further in.
+    (Form::wanted(headers) == Form::Json).then_some(address)
+}
+
+impl Pages {
+    /// A page, if it is fresh in memory: an answer of the routes would have the same headers.
+    fn hit(&self, is_head: bool, address: &str, headers: &HeaderMap) -> Option<Response> {
+        let memory = &self.service.memory;
         // No slug is shaped like an id.
         let (id, slug) = match address.parse() {
             Ok(id) => (id, None),
-            Err(_) => (self.memory.known_claim(address)?.post_id, Some(address)),
+            Err(_) => (memory.known_claim(address)?.post_id, Some(address)),
         };
-        let kept = self.memory.fresh(id)?;
+        let kept = memory.fresh(id)?;
         let Sight::Page(page) = &kept.post.sight else { return None };
         if slug.is_some() && slug != page.slug.as_ref().map(domain::Slug::as_str) {
             return None;
@@ -82,8 +104,20 @@ impl Front {
             let freshness = Freshness { source: Source::Memory, age_seconds, ..read };
             response.headers_mut().insert(Freshness::HEADER, freshness.to_header());
         }
-        self.hits.count(is_head, is_known);
+        self.hits.count_hit(is_head, is_known);
         Some(response)
+    }
+
+    /// What the route would answer to a `GET`, in the same surroundings.
+    async fn answer(self: Arc<Self>, address: Address, known: IfNoneMatch) -> Response {
+        let begun = Instant::now();
+        let answer = page_for_everybody(&self.service, address, &known);
+        let mut response = surround_answer(answer, self.time_limit, &self.added).await;
+        self.hits.count_answer(response.status(), begun.elapsed());
+        if is_problem(&response) {
+            vary_by_form(response.headers_mut());
+        }
+        store_only_what_may_be(response)
     }
 }
 
@@ -95,7 +129,10 @@ where
     type Error = Infallible;
     type Future = Either<
         Ready<Answered>,
-        Map<<Router as Service<Request<B>>>::Future, fn(Answered) -> Answered>,
+        Either<
+            BoxFuture<'static, Answered>,
+            Map<<Router as Service<Request<B>>>::Future, fn(Answered) -> Answered>,
+        >,
     >;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
@@ -103,10 +140,18 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        match self.hit(request.method(), request.uri().path(), request.headers()) {
-            Some(response) => Either::Left(ready(Ok(response))),
-            None => Either::Right(self.routes.call(request).map(without_false_length)),
+        let (method, headers) = (request.method(), request.headers());
+        if let Some(address) = for_everybody(method, request.uri().path(), headers) {
+            let is_head = *method == Method::HEAD;
+            if let Some(response) = self.pages.hit(is_head, address, headers) {
+                return Either::Left(ready(Ok(response)));
+            }
+            if let (Ok(address), false) = (address.parse(), is_head) {
+                let answer = self.pages.clone().answer(address, IfNoneMatch::of(headers));
+                return Either::Right(Either::Left(answer.map(Ok).boxed()));
+            }
         }
+        Either::Right(Either::Right(self.routes.call(request).map(without_false_length)))
     }
 }
 

@@ -36,7 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use event_log::{EventLog, Generations, PoolSettings};
+use event_log::{EventLog, Generations, PoolSettings, Probe};
 use http_api::TokenVerifier;
 use http_api::layers;
 use read_model::{KeySpace, Views, WatchTask};
@@ -88,9 +88,9 @@ impl App {
         let generations = Generations::new(pool.clone());
         let log = EventLog::new(pool, store.partitions);
         let (waiting, watermarks) = read_model::waiting(views.clone());
-        let reads = Reads::new(views.clone(), log.clone(), standing.clone(), waiting, &config);
+        let reads = Reads::new(views.clone(), log, standing.clone(), waiting, &config);
         let added = layers::added_headers(&config.cors);
-        let memory = PageCache::new(&config, standing.clone(), added);
+        let memory = PageCache::new(&config, standing.clone(), added.clone());
         let mut generation = Follow::new(views.clone(), memory.clone(), generations);
         generation.ask_postgres().await;
         let service = Service {
@@ -102,12 +102,13 @@ impl App {
             sitemaps: Arc::default(),
         };
         let request_limit = Duration::from_secs(config.request_seconds);
-        let router = routes::routes(service, request_limit, &config.cors);
-        let front = Front::new(memory.clone(), router);
+        let router = routes::routes(service.clone(), request_limit, &config.cors);
+        let front = Front::new(service, request_limit, added, router);
         let http =
             Server::bind(config.http_address, front, config.drain.limit_for_requests()).await?;
         let listener = Listener { memory: memory.clone(), announcements: views.announcements() };
-        let watch = Watch { standing, views, log, memory, check: readiness.check("reads") };
+        let probe = Probe::new(event_log::address(config.database_url.reveal(), NAME)?);
+        let watch = Watch { standing, views, probe, memory, check: readiness.check("reads") };
         Ok(Self { http, ops, listener, watch, watermarks, generation, tasks })
     }
 
@@ -136,11 +137,17 @@ impl App {
     }
 }
 
+/// The name that Postgres shows for our connections.
+const NAME: &str = "query-service";
+
+/// How long a connection to Postgres may take. One that is refused is tried again for so long, too.
+const CONNECT_LIMIT: Duration = Duration::from_millis(250);
+
 fn pool(config: &Config) -> anyhow::Result<PgPool> {
     let settings = PoolSettings {
-        name: "query-service",
+        name: NAME,
         connections: config.database_connections,
-        acquire_limit: config.log_limit(),
+        acquire_limit: config.log_limit().min(CONNECT_LIMIT),
         options: &[],
     };
     event_log::pool(config.database_url.reveal(), settings)

@@ -1,5 +1,9 @@
 //! The numbers that this service tells about itself.
 
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use http_api::layers::count_answer;
 use metrics::{Counter, Histogram};
 use service_runtime::{Metric, MetricKind};
 
@@ -110,11 +114,12 @@ pub(crate) fn count_read(view: &'static str, source: &'static str) {
     metrics::counter!("reads_total", "view" => view, "source" => source).increment(1);
 }
 
-/// What is counted of a page that is sent from memory. Looking the numbers up each time would take longer
-/// than all the rest.
+/// What is counted of pages that are sent before any route is looked for. Looking the numbers up each time would
+/// take longer than all the rest.
 #[derive(Clone)]
 pub(crate) struct Hits {
-    reads: Counter,
+    route: &'static str,
+    from_memory: Counter,
     requests: [(Counter, Histogram); 4],
 }
 
@@ -133,7 +138,8 @@ impl Hits {
             (requests, metrics::histogram!("http_request_duration_seconds", &labels))
         };
         Self {
-            reads: metrics::counter!("reads_total", "view" => "page", "source" => "memory"),
+            route,
+            from_memory: metrics::counter!("reads_total", "view" => "page", "source" => "memory"),
             requests: [
                 request("GET", "200"),
                 request("GET", "304"),
@@ -143,11 +149,25 @@ impl Hits {
         }
     }
 
-    pub(crate) fn count(&self, is_head: bool, is_known: bool) {
-        let (requests, duration) = &self.requests[usize::from(is_head) * 2 + usize::from(is_known)];
-        self.reads.increment(1);
-        requests.increment(1);
+    /// Counts a page from memory.
+    pub(crate) fn count_hit(&self, is_head: bool, is_known: bool) {
+        self.from_memory.increment(1);
         // Too short to be told from nothing.
-        duration.record(0.0);
+        self.count(is_head, is_known, Duration::ZERO);
+    }
+
+    /// Counts an answer to a `GET`.
+    pub(crate) fn count_answer(&self, status: StatusCode, took: Duration) {
+        match status {
+            StatusCode::OK => self.count(false, false, took),
+            StatusCode::NOT_MODIFIED => self.count(false, true, took),
+            other => count_answer(self.route, "GET", other, took),
+        }
+    }
+
+    fn count(&self, is_head: bool, is_known: bool, took: Duration) {
+        let (requests, duration) = &self.requests[usize::from(is_head) * 2 + usize::from(is_known)];
+        requests.increment(1);
+        duration.record(took);
     }
 }

@@ -33,6 +33,9 @@ pub(crate) use listener::Listener;
 /// not there.
 const UNHEARD_LIFETIME: Duration = Duration::from_secs(1);
 
+/// What a slug names never changes, so that is kept even where no page is, in so many bytes.
+const BYTES_OF_CLAIMS: usize = 1 << 20;
+
 /// The whole of a page must fit into one of the parts that are locked apart.
 const BYTES_OF_A_PART: usize = 4 << 20;
 
@@ -44,8 +47,9 @@ pub(crate) struct PageCache {
 
 #[derive(Debug)]
 struct Inner {
-    /// Without it, those who ask at the same time still share one read.
-    cache: Option<Cache<Key, Value, ByBytes>>,
+    cache: Cache<Key, Value, ByBytes>,
+    /// If not, nothing is kept but what slugs name.
+    keeps_pages: bool,
     moments: Moments,
     lifetime: Duration,
     standing: Standing,
@@ -77,7 +81,8 @@ impl Seen {
 impl PageCache {
     pub(crate) fn new(config: &Config, standing: Standing, added: HeaderMap) -> Self {
         let inner = Inner {
-            cache: (config.memory_mib > 0).then(|| cache(config.memory_mib << 20)),
+            cache: cache((config.memory_mib << 20).max(BYTES_OF_CLAIMS)),
+            keeps_pages: config.memory_mib > 0,
             moments: Moments::new(),
             lifetime: config.memory_lifetime(),
             standing,
@@ -89,7 +94,7 @@ impl PageCache {
     }
 
     pub(crate) fn is_on(&self) -> bool {
-        self.inner.cache.is_some()
+        self.inner.keeps_pages
     }
 
     /// A post as everybody may see it: as it is kept while that is fresh, or else as `read` finds it, once
@@ -118,6 +123,10 @@ impl PageCache {
     where
         F: Future<Output = Result<Post, ReadError>> + Send + 'static,
     {
+        if !self.is_on() {
+            // There is nothing to keep, and who asks Redis or the log shares that with others anyway.
+            return read().await.map(|post| Seen::just_read(post.into()));
+        }
         // Before the read begins: what is announced from here on ends what it finds, and whoever asks after
         // such an announcement does not join it.
         let moment = self.inner.moments.of_post(id);
@@ -137,8 +146,34 @@ impl PageCache {
     }
 
     /// The post that a slug names, or named: remembered, or as `read` finds it. That there is none is
-    /// believed for a moment only.
+    /// believed for a moment only, and the source of that is told.
     pub(crate) async fn claim<F>(
+        &self,
+        slug: &Slug,
+        read: impl FnOnce() -> F,
+    ) -> Result<Result<Claim, Source>, ReadError>
+    where
+        F: Future<Output = Result<Option<Claim>, ReadError>> + Send + 'static,
+    {
+        match self.get(Sought::Slug(slug.as_str())) {
+            Some(Value::Claim { incarnation, claim }) if self.is_present(incarnation) => {
+                Ok(Ok(claim))
+            }
+            Some(Value::Unclaimed { moment, read_at })
+                if moment == self.inner.moments.of_slug(slug)
+                    && read_at.elapsed() < self.lifetime_of_nothing() =>
+            {
+                Ok(Err(Source::Memory))
+            }
+            Some(
+                Value::Post(_) | Value::Claim { .. } | Value::Unclaimed { .. } | Value::List(_),
+            )
+            | None => Ok(self.read_claim(slug, read).await?.ok_or(Source::Log)),
+        }
+    }
+
+    /// The same without believing that there is none, as `read` finds it.
+    pub(crate) async fn read_claim<F>(
         &self,
         slug: &Slug,
         read: impl FnOnce() -> F,
@@ -147,20 +182,6 @@ impl PageCache {
         F: Future<Output = Result<Option<Claim>, ReadError>> + Send + 'static,
     {
         let moment = self.inner.moments.of_slug(slug);
-        match self.get(Sought::Slug(slug.as_str())) {
-            Some(Value::Claim { incarnation, claim }) if self.is_present(incarnation) => {
-                return Ok(Some(claim));
-            }
-            Some(Value::Unclaimed { moment: then, read_at })
-                if then == moment && read_at.elapsed() < self.lifetime_of_nothing() =>
-            {
-                return Ok(None);
-            }
-            Some(
-                Value::Post(_) | Value::Claim { .. } | Value::Unclaimed { .. } | Value::List(_),
-            )
-            | None => {}
-        }
         let begin = || {
             let (memory, read_at, read) = (self.clone(), Instant::now(), read());
             let (incarnation, slug) = (self.inner.standing.incarnation(), slug.clone());
@@ -234,9 +255,8 @@ impl PageCache {
 
     /// How much is kept, for whoever watches.
     pub(crate) fn measure(&self) {
-        let Some(cache) = &self.inner.cache else { return };
-        metrics::gauge!("memory_bytes").set(cache.weight() as f64);
-        metrics::gauge!("memory_entries").set(cache.len() as f64);
+        metrics::gauge!("memory_bytes").set(self.inner.cache.weight() as f64);
+        metrics::gauge!("memory_entries").set(self.inner.cache.len() as f64);
     }
 
     fn keep(&self, id: PostId, post: Arc<Post>, moment: Moment, read_at: Instant) {
@@ -291,12 +311,16 @@ impl PageCache {
     }
 
     fn get(&self, key: Sought<'_>) -> Option<Value> {
-        self.inner.cache.as_ref()?.get(&key)
+        self.inner.cache.get(&key)
     }
 
     fn put(&self, key: Key, value: Value) {
-        if let Some(cache) = &self.inner.cache {
-            cache.insert(key, value);
+        let is_kept = match value {
+            Value::Claim { .. } => true,
+            Value::Post(_) | Value::Unclaimed { .. } | Value::List(_) => self.is_on(),
+        };
+        if is_kept {
+            self.inner.cache.insert(key, value);
         }
     }
 }

@@ -6,14 +6,14 @@ use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use domain::{Position, PostId, Slug};
+use domain::{Claim, Position, PostId, Slug};
 use http_api::{PathId, Problem};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::answer::{Answer, Audience, IfNoneMatch, VARY};
 use crate::demand::Demand;
-use crate::freshness::Freshness;
+use crate::freshness::{Freshness, Source};
 use crate::metrics::{STALE, count_read};
 use crate::page_cache::Seen;
 use crate::post::{Page, Sight};
@@ -47,6 +47,16 @@ pub(crate) async fn page(
     answer(&service, &asked, &known, |page, _| Ok(page.body.clone())).await
 }
 
+/// The same for whoever is like everybody.
+pub(crate) async fn page_for_everybody(
+    service: &Service,
+    address: Address,
+    known: &IfNoneMatch,
+) -> Response {
+    let asked = Asked { address, reader: Reader::anybody(), base: "/posts" };
+    answer(service, &asked, known, |page, _| Ok(page.body.clone())).await.into_response()
+}
+
 /// `GET /post/{slug}`, kept from the article this began with.
 pub(crate) async fn article(
     State(service): State<Service>,
@@ -73,10 +83,13 @@ async fn answer(
     to_json: impl FnOnce(&Page, PostId) -> Result<Bytes, Problem>,
 ) -> Result<Response, Problem> {
     let (id, Seen { post, freshness }) = match asked.look(service).await {
-        Ok(found) => {
-            let found = found.ok_or_else(not_found)?;
+        Ok(Ok(found)) => {
             count_read("page", found.1.freshness.source.name());
             found
+        }
+        // There is no post, and so no partition that would tell how far it has come.
+        Ok(Err(source)) => {
+            return Ok(refused(not_found(), Freshness::now(Position::ZERO, source, false)));
         }
         Err(ReadError::Unavailable) => {
             let copy = asked.stale_copy(service).ok_or(ReadError::Unavailable)?;
@@ -107,13 +120,13 @@ fn refused(problem: Problem, freshness: Freshness) -> Response {
 }
 
 impl Asked {
-    /// The post at the address as this reader may see it; `None` if the slug names none.
-    async fn look(&self, service: &Service) -> Result<Option<(PostId, Seen)>, ReadError> {
+    /// The post at the address as this reader may see it; if the slug names none, who says so.
+    async fn look(&self, service: &Service) -> Result<Result<(PostId, Seen), Source>, ReadError> {
         let (id, claimed) = match &self.address {
             Address::Id(id) => (*id, Position::ZERO),
             Address::Slug(slug) => match self.claim(service, slug).await? {
-                Some(claim) => (claim.post_id, claim.position),
-                None => return Ok(None),
+                Ok(claim) => (claim.post_id, claim.position),
+                Err(source) => return Ok(Err(source)),
             },
         };
         let seen = self.post(service, id).await?;
@@ -123,30 +136,35 @@ impl Asked {
             Sight::Nothing => false,
         };
         if is_settled || seen.post.includes(claimed) {
-            return Ok(Some((id, seen)));
+            return Ok(Ok((id, seen)));
         }
         // What has not seen the claim would lead from the new slug back to the old one, or nowhere.
-        self.refold(service, id, claimed).await.map(|seen| Some((id, seen)))
+        Box::pin(self.refold(service, id, claimed)).await.map(|seen| Ok((id, seen)))
     }
 
     async fn claim(
         &self,
         service: &Service,
         slug: &Slug,
-    ) -> Result<Option<domain::Claim>, ReadError> {
-        let reads = &service.reads;
+    ) -> Result<Result<Claim, Source>, ReadError> {
+        let read = || {
+            let (reads, slug) = (service.reads.clone(), slug.clone());
+            async move { reads.claim_of(&slug).await }
+        };
+        let memory = &service.memory;
+        if let Some(claim) = memory.known_claim(slug.as_str()) {
+            return Ok(Ok(claim));
+        }
         match self.reader.audience() {
-            Audience::Everybody => {
-                let read = || {
-                    let (reads, slug) = (reads.clone(), slug.clone());
-                    async move { reads.claim_of(&slug).await }
-                };
-                service.memory.claim(slug, read).await
-            }
-            // What they have written is there, even if it was not a moment ago.
-            Audience::OneReader => match service.memory.known_claim(slug.as_str()) {
-                Some(claim) => Ok(Some(claim)),
-                None => reads.claim_of(slug).await,
+            Audience::Everybody => Box::pin(memory.claim(slug, read)).await,
+            // What they have written is there, even if it was not a moment ago. Who reads it for somebody else may
+            // have begun before that, but who reads it after them has not.
+            Audience::OneReader => match Box::pin(memory.read_claim(slug, read)).await? {
+                Some(claim) => Ok(Ok(claim)),
+                None => {
+                    let claim = Box::pin(memory.read_claim(slug, read)).await?;
+                    Ok(claim.ok_or(Source::Log))
+                }
             },
         }
     }
@@ -166,7 +184,7 @@ impl Asked {
                     return Ok(seen);
                 }
                 let demand = demand.unwrap_or(Demand::Nothing);
-                let post = reads.post_with(id, self.draft_reader(), demand).await;
+                let post = Box::pin(reads.post_with(id, self.draft_reader(), demand)).await;
                 post.map(|post| Seen::just_read(post.into()))
             }
         }

@@ -22,6 +22,11 @@ impl Reader {
         !headers.contains_key(header::AUTHORIZATION) && !shows_consistency_token(headers)
     }
 
+    /// Who says neither who they are nor what they have seen.
+    pub(crate) fn anybody() -> Self {
+        Self { actor: None, shown: Shown { token: None, has_tried: false } }
+    }
+
     pub(crate) fn author(&self) -> Option<&AuthorId> {
         self.actor.as_ref().map(|actor| &actor.author_id)
     }

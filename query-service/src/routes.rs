@@ -53,12 +53,12 @@ pub(crate) fn routes(service: Service, time_limit: Duration, cors: &CorsArgs) ->
         .merge(http_api::openapi::serve(openapi::document()));
     surround(routes, time_limit, cors)
         .layer(from_fn(browser::problems_as_pages))
-        .layer(map_response(store_only_what_may_be))
+        .layer(map_response(async |response| store_only_what_may_be(response)))
         .with_state(service)
 }
 
 /// Caches may keep a 404, a 410 or a 301 for as long as they see fit, unless they are told otherwise.
-async fn store_only_what_may_be(mut response: Response) -> Response {
+pub(crate) fn store_only_what_may_be(mut response: Response) -> Response {
     response
         .headers_mut()
         .entry(header::CACHE_CONTROL)

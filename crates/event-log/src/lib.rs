@@ -7,6 +7,7 @@ mod generations;
 mod histories;
 mod log;
 mod pool;
+mod probe;
 mod quarantine;
 mod scan;
 mod schema;
@@ -15,6 +16,7 @@ pub use generations::{Generation, GenerationLease, GenerationState, Generations}
 pub use histories::{Histories, Reading, Unreadable};
 pub use log::{EventLog, Pages, Touched};
 pub use pool::{PoolSettings, address, pool};
+pub use probe::{Probe, is_refusal};
 pub use quarantine::{Entry, State};
 pub use scan::{IdRange, Scan};
 pub use schema::{Store, StoreError, create, migrate, open, open_within};

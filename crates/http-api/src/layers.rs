@@ -2,15 +2,16 @@
 
 use std::any::Any;
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use futures::FutureExt as _;
-use metrics::Label;
+use metrics::{Label, SharedString};
 use service_runtime::{Metric, MetricKind};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -70,14 +71,36 @@ pub fn added_headers(cors: &CorsArgs) -> HeaderMap {
     headers
 }
 
+/// The same around one answer that is given before any route is looked for, to a request that names no origin and
+/// has no body: a limit on its time, an answer for a panic, and the headers that are [added](added_headers).
+/// It is to be [counted](count_answer), too.
+pub async fn surround_answer(
+    answer: impl Future<Output = Response>,
+    time_limit: Duration,
+    added: &HeaderMap,
+) -> Response {
+    let answer = AssertUnwindSafe(tokio::time::timeout(time_limit, answer)).catch_unwind();
+    let mut response = match answer.await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_elapsed)) => took_too_long(),
+        Err(panic) => answer_for_panic(panic),
+    };
+    for (name, value) in added {
+        response.headers_mut().append(name, value.clone());
+    }
+    response
+}
+
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
 /// Ends a request that takes too long, be it that we are slow or that its body never arrives.
 async fn limit_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {
     let answer = tokio::time::timeout(limit, next.run(request)).await;
-    answer.unwrap_or_else(|_elapsed| {
-        Problem::unavailable("the request took too long", 1).into_response()
-    })
+    answer.unwrap_or_else(|_elapsed| took_too_long())
+}
+
+fn took_too_long() -> Response {
+    Problem::unavailable("the request took too long", 1).into_response()
 }
 
 fn answer_for_panic(_panic: Box<dyn Any + Send>) -> Response {
@@ -100,13 +123,25 @@ async fn count(request: Request, next: Next) -> Response {
     let route = path.map_or("none", MatchedPath::as_str).to_owned();
     let method = known(request.method());
     let response = next.run(request).await;
-
-    let status = response.status().as_str().to_owned();
-    let labels =
-        [Label::new("route", route), Label::new("method", method), Label::new("status", status)];
-    metrics::counter!("http_requests_total", labels.iter()).increment(1);
-    metrics::histogram!("http_request_duration_seconds", labels.iter()).record(begun.elapsed());
+    count_answer(route, method, response.status(), begun.elapsed());
     response
+}
+
+/// Counts an answer, and how long it took.
+pub fn count_answer(
+    route: impl Into<SharedString>,
+    method: &'static str,
+    status: StatusCode,
+    took: Duration,
+) {
+    let status = status.as_str().to_owned();
+    let labels = [
+        Label::new("route", route.into()),
+        Label::new("method", method),
+        Label::new("status", status),
+    ];
+    metrics::counter!("http_requests_total", labels.iter()).increment(1);
+    metrics::histogram!("http_request_duration_seconds", labels.iter()).record(took);
 }
 
 fn known(method: &Method) -> &'static str {
@@ -117,7 +152,6 @@ fn known(method: &Method) -> &'static str {
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
-    use axum::http::StatusCode;
     use axum::routing::{get, post};
     use tower::ServiceExt as _;
 
@@ -160,6 +194,26 @@ mod tests {
         assert_eq!(answer.status(), StatusCode::OK);
         let answer = ask(Method::POST, "/echo", spaces(MAX_BODY_BYTES + 1)).await;
         expect(&answer, StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    #[tokio::test]
+    async fn an_answer_before_all_routes_has_the_same_surroundings() {
+        let (limit, added) = (Duration::from_millis(50), added_headers(&CorsArgs::default()));
+        let slow = async {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            Response::default()
+        };
+        let panics = async { panic!("no") };
+        let slow = surround_answer(slow, limit, &added).await;
+        let panicked = surround_answer(panics, limit, &added).await;
+        expect(&slow, StatusCode::SERVICE_UNAVAILABLE);
+        expect(&panicked, StatusCode::INTERNAL_SERVER_ERROR);
+        for (answer, path) in [(slow, "/slow"), (panicked, "/panic")] {
+            let mut of_route = ask(Method::GET, path, Body::empty()).await;
+            // Whoever sends the other adds this, too.
+            of_route.headers_mut().remove(header::CONTENT_LENGTH);
+            assert_eq!(answer.headers(), of_route.headers());
+        }
     }
 
     fn expect(answer: &Response, status: StatusCode) {

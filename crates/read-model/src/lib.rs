@@ -11,6 +11,7 @@ mod generations;
 mod guard;
 mod inspection;
 mod keys;
+mod lengthened;
 mod lists;
 pub mod markdown;
 mod node;

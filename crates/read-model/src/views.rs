@@ -1,5 +1,6 @@
 //! The views in Redis: reading them, and writing them through the guard.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -8,14 +9,16 @@ use bytes::Bytes;
 use chrono::DateTime;
 use domain::post::Status;
 use domain::{Claim, Partition, Partitions, Point, Position, PostId, Slug};
-use redis::{Expiry, Pipeline, RedisError, RedisResult, Script, Value};
+use redis::{Expiry, RedisError, RedisResult, Script, Value};
 
 use crate::announcements::Announcements;
-use crate::connection::{Answers, Connection, Exchange};
+use crate::connection::{Connection, Exchange};
 use crate::guard::Watermark;
 use crate::keys::KeySpace;
+use crate::lengthened::Lengthened;
 use crate::lists::{ListName, Place, memberships};
 use crate::markdown::to_html;
+use crate::post_page::PostPage;
 use crate::row::{Row, StoredPage, StoredRow};
 
 const WATERMARK: [&str; 5] = ["incarnation", "epoch", "position", "event", "unfilled"];
@@ -37,6 +40,7 @@ pub struct Views {
     pub(crate) partitions: Partitions,
     guard: Script,
     new_epoch: Script,
+    lengthened: Arc<Lengthened>,
 }
 
 /// Rows that follow from a run of events, without a hole, behind the watermark of their partition.
@@ -144,6 +148,13 @@ pub enum ViewsError {
     Json(#[from] serde_json::Error),
 }
 
+impl ViewsError {
+    /// Whether nobody is there at all.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Redis(error) if error.is_connection_refusal())
+    }
+}
+
 impl Views {
     /// Prepares to talk to Redis at `url`; the connection is made when it is first needed. A cluster is named
     /// by some of its nodes: `redis+cluster://host:port,host:port`.
@@ -160,12 +171,18 @@ impl Views {
             partitions,
             guard: Script::new(include_str!("guard.lua")),
             new_epoch: Script::new(include_str!("new_epoch.lua")),
+            lengthened: Arc::new(Lengthened::new()),
         })
     }
 
     /// A server that tells what is announced. Of a cluster any node does, and this is another one each time.
     pub fn listener(&self) -> RedisResult<redis::Client> {
         self.connection.listener()
+    }
+
+    /// Whether each partition may be on a server of its own, which answers or is away by itself.
+    pub fn are_in_a_cluster(&self) -> bool {
+        matches!(self.connection, Connection::Cluster(_))
     }
 
     /// What is announced of changes to them.
@@ -219,28 +236,64 @@ impl Views {
         rows.pop().ok_or(ViewsError::Malformed("no row for a question"))
     }
 
-    /// The same for several posts, in one exchange. Their rows stay a week longer.
+    /// The same for several posts, in one exchange.
     pub async fn rows(&self, ids: &[PostId]) -> Result<Vec<FoundRow>, ViewsError> {
-        let keys = self.keys();
-        let mut exchange = self.connection.exchange();
-        for id in ids {
-            let (key, pipe) = self.ask_for_row(&mut exchange, &keys, *id, &ROW);
-            // Not those of deleted posts, which stay for good.
-            pipe.expire(key, KEPT_SECONDS).arg("XX");
-        }
-        let mut answers = exchange.send().await;
-        ids.iter().map(|_| found_row::<4>(&mut answers)).collect()
+        self.rows_that_answer(ids).await.into_iter().collect()
+    }
+
+    /// The same where some may not be had: each row, or why not. They stay for a week from now, or from an
+    /// hour ago.
+    pub async fn rows_that_answer(&self, ids: &[PostId]) -> Vec<Result<FoundRow, ViewsError>> {
+        self.find(ids, &ROW, |id| self.lengthened.is_due(id)).await
     }
 
     /// The same without the texts of the posts, which are empty in what comes back: a list shows none.
     pub async fn cards(&self, ids: &[PostId]) -> Result<Vec<FoundRow>, ViewsError> {
+        self.find(ids, &CARD, |_| false).await.into_iter().collect()
+    }
+
+    async fn find(
+        &self,
+        ids: &[PostId],
+        fields: &[&str],
+        is_lengthened: impl Fn(PostId) -> bool,
+    ) -> Vec<Result<FoundRow, ViewsError>> {
         let keys = self.keys();
         let mut exchange = self.connection.exchange();
+        let partitions: BTreeSet<_> = ids.iter().map(|id| self.partition_of(*id)).collect();
+        // Before all rows, and once for those that share it.
+        for partition in &partitions {
+            let key = keys.watermark(*partition);
+            exchange.question(&key).hmget(&key, &WATERMARK);
+        }
         for id in ids {
-            self.ask_for_row(&mut exchange, &keys, *id, &CARD);
+            let partition = self.partition_of(*id);
+            let key = keys.post(partition, *id);
+            let pipe = exchange.question(&key).hmget(&key, fields);
+            pipe.hget(keys.quarantined(partition), id.to_string());
+        }
+        for id in ids.iter().filter(|id| is_lengthened(**id)) {
+            let key = keys.post(self.partition_of(*id), *id);
+            // Not those of deleted posts, which stay for good.
+            exchange.question(&key).expire(&key, KEPT_SECONDS).arg("XX");
         }
         let mut answers = exchange.send().await;
-        ids.iter().map(|_| found_row::<3>(&mut answers)).collect()
+        let mut mark = |partition| (partition, answers.next().and_then(|[mark]| watermark(mark)));
+        let marks: BTreeMap<_, _> = partitions.into_iter().map(&mut mark).collect();
+        let found = |id: &PostId| {
+            let [row, flag] = answers.next()?;
+            let watermark = match marks.get(&self.partition_of(*id)) {
+                Some(Ok(mark)) => mark.clone(),
+                Some(Err(_)) | None => return Err(ViewsError::Malformed("a watermark")),
+            };
+            let row = match &watermark {
+                Some(mark) => stored_row(row, &mark.epoch)?,
+                None => None,
+            };
+            let flag: Option<u64> = read(flag)?;
+            Ok(FoundRow { watermark, row, quarantined: flag.map(Position) })
+        };
+        ids.iter().map(found).collect()
     }
 
     /// The texts of these posts as HTML. They are kept beside the pages, for nobody who reads JSON needs them.
@@ -272,22 +325,6 @@ impl Views {
             texts.push(FoundHtml { watermark, text });
         }
         Ok(texts)
-    }
-
-    fn ask_for_row<'a>(
-        &self,
-        exchange: &'a mut Exchange<'_>,
-        keys: &KeySpace,
-        id: PostId,
-        fields: &[&str],
-    ) -> (String, &'a mut Pipeline) {
-        let partition = self.partition_of(id);
-        let (mark, key) = (keys.watermark(partition), keys.post(partition, id));
-        let pipe = exchange.question(&mark);
-        pipe.hmget(mark, &WATERMARK);
-        pipe.hmget(&key, fields);
-        pipe.hget(keys.quarantined(partition), id.to_string());
-        (key, pipe)
     }
 
     /// Every post of a partition that is set aside, with the event for which it is.
@@ -403,7 +440,15 @@ impl Views {
                 .arg(keys.announcements())
                 .arg(announcement(advance))
                 .arg(flag_lines(&advance.flags));
-            self.add_rows(&mut call, &keys, advance.partition, &advance.rows, &advance.flags)?;
+            let html = htmls(&advance.rows);
+            self.add_rows(
+                &mut call,
+                &keys,
+                advance.partition,
+                &advance.rows,
+                html,
+                &advance.flags,
+            )?;
             exchange.call(&mark, &self.guard, &call);
         }
         for advance in advances {
@@ -416,7 +461,7 @@ impl Views {
         Ok(advances.iter().map(|_| answers.next().and_then(|[answer]| guarded(answer))).collect())
     }
 
-    /// Offers rows that were folded from the log.
+    /// Offers rows that were folded from the log. Their texts are rendered where nobody has to wait for it.
     pub async fn fill(&self, fill: &Fill) -> Result<Guarded, ViewsError> {
         self.fill_where(fill, None).await
     }
@@ -432,8 +477,13 @@ impl Views {
         fill: &Fill,
         unfilled_below: Option<Position>,
     ) -> Result<Guarded, ViewsError> {
+        let html = {
+            let rows = fill.rows.clone();
+            let rendered = tokio::task::spawn_blocking(move || htmls(&rows)).await;
+            rendered.map_err(|_| ViewsError::Malformed("a text"))?
+        };
         let mut exchange = self.connection.exchange();
-        self.add_fill(&mut exchange, &self.keys(), "fill", fill, unfilled_below)?;
+        self.add_fill(&mut exchange, &self.keys(), "fill", fill, html, unfilled_below)?;
         let [answer] = exchange.send().await.next()?;
         guarded(answer)
     }
@@ -457,7 +507,7 @@ impl Views {
         let keys = self.keys();
         let mut exchange = self.connection.exchange();
         for fill in fills {
-            self.add_fill(&mut exchange, &keys, mode, fill, None)?;
+            self.add_fill(&mut exchange, &keys, mode, fill, htmls(&fill.rows), None)?;
         }
         let mut answers = exchange.send().await;
         fills.iter().map(|_| answers.next().and_then(|[answer]| guarded(answer))).collect()
@@ -469,6 +519,7 @@ impl Views {
         keys: &KeySpace,
         mode: &'static str,
         fill: &Fill,
+        html: Vec<String>,
         unfilled_below: Option<Position>,
     ) -> Result<(), ViewsError> {
         let mark = keys.watermark(fill.partition);
@@ -491,7 +542,7 @@ impl Views {
             .arg(keys.announcements())
             .arg(lines(fill.flags.iter().map(|(id, _)| id).chain(repaired)))
             .arg(flag_lines(&fill.flags));
-        self.add_rows(&mut call, keys, fill.partition, &fill.rows, &fill.flags)?;
+        self.add_rows(&mut call, keys, fill.partition, &fill.rows, html, &fill.flags)?;
         exchange.call(&mark, &self.guard, &call);
         Ok(())
     }
@@ -545,14 +596,12 @@ impl Views {
         keys: &KeySpace,
         partition: Partition,
         rows: &[(PostId, Row)],
+        htmls: Vec<String>,
         flags: &[(PostId, Flag)],
     ) -> Result<(), ViewsError> {
-        for (id, row) in rows {
+        for ((id, row), html) in rows.iter().zip(htmls) {
             let stored = StoredRow::try_from(row)?;
             let lists = row.page.as_ref().map_or_else(Vec::new, memberships);
-            // Of a draft nobody keeps reading; for its author it is rendered when they look.
-            let published = row.page.as_ref().filter(|page| page.card.status == Status::Published);
-            let html = published.map_or_else(String::new, |page| to_html(&page.content));
             let lists = lists
                 .iter()
                 .fold(String::new(), |lines, (list, place)| lines + &format!("{list}\t{place}\n"));
@@ -577,6 +626,13 @@ impl Views {
     }
 }
 
+/// The text of each row. Of a draft nobody keeps reading; for its author it is rendered when they look.
+fn htmls(rows: &[(PostId, Row)]) -> Vec<String> {
+    let published = |page: &&PostPage| page.card.status == Status::Published;
+    let html = |row: &Row| row.page.as_ref().filter(published).map(|page| to_html(&page.content));
+    rows.iter().map(|(_, row)| html(row).unwrap_or_default()).collect()
+}
+
 /// What a move of the watermark changes: each post on a line, and behind it the slugs that it took.
 fn announcement(advance: &Advance) -> String {
     let flagged = advance.flags.iter().filter(|(_, flag)| *flag != Flag::Still);
@@ -599,21 +655,6 @@ fn flag_lines(flags: &[(PostId, Flag)]) -> String {
         Flag::Still => format!("{lines}{id} ?\n"),
         Flag::Released => format!("{lines}{id} \n"),
     })
-}
-
-/// The next row, which was asked for with N commands.
-fn found_row<const N: usize>(answers: &mut Answers) -> Result<FoundRow, ViewsError> {
-    let answer: [Value; N] = answers.next()?;
-    let mut answer = answer.into_iter();
-    let mut next = || answer.next().unwrap_or(Value::Nil);
-    let (mark, row, flag) = (next(), next(), next());
-    let watermark = watermark(mark)?;
-    let row = match &watermark {
-        Some(mark) => stored_row(row, &mark.epoch)?,
-        None => None,
-    };
-    let flag: Option<u64> = read(flag)?;
-    Ok(FoundRow { watermark, row, quarantined: flag.map(Position) })
 }
 
 fn read_claim(text: &str) -> Option<Claim> {

@@ -18,12 +18,11 @@ use serde::Deserialize;
 
 use crate::accept::Form;
 use crate::answer::{IfNoneMatch, etag_of_bytes};
-use crate::reads::rendered;
 use crate::routes::Service;
 use crate::{lists, posts};
 
 pub(crate) use assets::asset;
-pub(crate) use problems::problems_as_pages;
+pub(crate) use problems::{is_problem, problems_as_pages};
 use view::{Post, Posts};
 
 /// What a page may load: our style sheet, and pictures from anywhere. No script at all, not even ours.
@@ -46,7 +45,8 @@ pub(crate) async fn page(
         Form::Json => Ok(posts::page.call(request, service).await),
         Form::Html => {
             let answer = posts::page.call(unconditional(request), service.clone()).await;
-            as_page(answer, &known, async |json, _| post(&service, &json).await).await
+            as_page(answer, &known, async |json, headers| post(&service, &json, &headers).await)
+                .await
         }
     }
 }
@@ -73,12 +73,15 @@ pub(crate) async fn list(
     }
 }
 
-async fn post(service: &Service, json: &[u8]) -> Result<String, Problem> {
+async fn post(service: &Service, json: &[u8], headers: &HeaderMap) -> Result<String, Problem> {
     let card: PostCard = read(json)?;
     let kept = service.reads.kept_texts(std::slice::from_ref(&card)).await.pop().flatten();
     let text = match kept {
         Some(text) => text,
-        None => rendered(read::<Text>(json)?.content).await?,
+        None => {
+            let etag = headers.get(header::ETAG).ok_or_else(Problem::internal)?;
+            service.reads.rendered(card.id, etag, read::<Text>(json)?.content).await?
+        }
     };
     Post::new(&service.site, &card, &String::from_utf8_lossy(&text)).rendered()
 }

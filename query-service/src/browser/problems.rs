@@ -15,11 +15,7 @@ use crate::accept::{Form, vary_by_form};
 pub(crate) async fn problems_as_pages(request: Request, next: Next) -> Response {
     let form = Form::wanted(request.headers());
     let mut answer = next.run(request).await;
-    let is_problem = answer
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|media_type| media_type == "application/problem+json");
-    if !is_problem {
+    if !is_problem(&answer) {
         return answer;
     }
     vary_by_form(answer.headers_mut());
@@ -27,6 +23,11 @@ pub(crate) async fn problems_as_pages(request: Request, next: Next) -> Response 
         Form::Json => answer,
         Form::Html => page(answer).await,
     }
+}
+
+pub(crate) fn is_problem(answer: &Response) -> bool {
+    let media_type = answer.headers().get(header::CONTENT_TYPE);
+    media_type.is_some_and(|media_type| media_type == "application/problem+json")
 }
 
 async fn page(answer: Response) -> Response {

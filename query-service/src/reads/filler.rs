@@ -68,7 +68,7 @@ impl Filler {
         let warm = self.warm.clone();
         self.in_background(async move {
             // If it is not remembered, the next reader asks the log again.
-            let _ = warm.answer(warm.views.remember_slug(incarnation, &slug, claim)).await;
+            let _ = warm.offer(warm.views.remember_slug(incarnation, &slug, claim)).await;
         });
     }
 
@@ -76,7 +76,7 @@ impl Filler {
         let ids: Vec<PostId> = fill.rows.iter().map(|(id, _)| *id).collect();
         let mut refolds = 0..MAX_REFOLDS;
         loop {
-            match self.warm.answer(self.warm.views.fill(&fill)).await {
+            match self.warm.offer(self.warm.views.fill(&fill)).await {
                 None => return "failed",
                 Some(Guarded::Written) => return "written",
                 Some(Guarded::Refused(None)) => return "no_watermark",

@@ -2,6 +2,7 @@
 //!
 //! What a reader may see of them is the handlers' to judge.
 
+mod batches;
 mod demanded;
 mod filler;
 pub(crate) mod flights;
@@ -14,6 +15,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::http::HeaderValue;
+use bytes::Bytes;
 use domain::{AuthorId, Claim, Partition, Partitions, Position, PostId, Slug};
 use event_log::EventLog;
 use http_api::Problem;
@@ -30,7 +33,6 @@ use log::{Folded, Log};
 use warm::Warm;
 
 pub(crate) use list::List;
-pub(crate) use texts::rendered;
 
 /// Reads posts and lists of them.
 #[derive(Debug)]
@@ -39,6 +41,7 @@ pub(crate) struct Reads {
     log: Log,
     filler: Filler,
     folds: Flights<Vec<PostId>, Result<Arc<Refold>, ReadError>>,
+    renderings: Flights<(PostId, HeaderValue), Result<Bytes, ReadError>>,
     waiting: Waiting,
     /// How long views have to come as far as a reader has seen them.
     token_wait: Duration,
@@ -103,10 +106,11 @@ impl Reads {
         config: &Config,
     ) -> Self {
         let log = Log::new(log, standing.clone(), config);
-        let warm = Warm { views, standing, time_limit: config.redis_limit() };
+        let warm = Warm::new(views, standing, config);
         let filler = Filler::new(warm.clone(), log.clone());
         let token_wait = config.token_wait();
-        Self { warm, log, filler, folds: Flights::new(), waiting, token_wait }
+        let (folds, renderings) = (Flights::new(), Flights::new());
+        Self { warm, log, filler, folds, renderings, waiting, token_wait }
     }
 
     pub(crate) fn partitions(&self) -> Partitions {
@@ -147,8 +151,8 @@ impl Reads {
         match (&post.sight, post.freshness.source) {
             // It may have been published since. That one is not there, only the log can say.
             (Sight::Nothing, Source::Redis) => {
-                let refold = self.refold(id, reader, Demand::Nothing, Position::ZERO).await;
-                refold.map_err(ReadError::withholding)
+                let refold = self.refold(id, reader, Demand::Nothing, Position::ZERO);
+                Box::pin(refold).await.map_err(ReadError::withholding)
             }
             (Sight::Nothing, Source::Log | Source::Memory) => known_to_be_nothing(post),
             (Sight::Page(_) | Sight::Gone, _) => Ok(post),
@@ -191,15 +195,15 @@ impl Reads {
     async fn find(&self, id: PostId) -> Result<Found, ReadError> {
         match self.row(id).await {
             (Some(found), _) => Ok(found),
-            (None, mark) => self.refold_under(id, mark, Position::ZERO).await,
+            // In a box, so that those who need no fold do not carry the room for it with them.
+            (None, mark) => Box::pin(self.refold_under(id, mark, Position::ZERO)).await,
         }
     }
 
     /// A post as Redis has it; if it lacks the row alone, the watermark under which one can be offered.
     async fn row(&self, id: PostId) -> (Option<Found>, Option<Watermark>) {
         let begun = Instant::now();
-        let answer = self.warm.answer(self.warm.views.row(id)).await;
-        let found = answer.unwrap_or_default();
+        let found = self.warm.row(id).await.unwrap_or_default();
         match (self.warm.valid(found.watermark), found.row) {
             (Some(mark), Some(row)) => {
                 let stale = found.quarantined.is_some();

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use axum::http::HeaderValue;
 use bytes::Bytes;
 use domain::{Position, PostId};
 use read_model::{PostCard, StoredPage, markdown};
@@ -65,15 +66,26 @@ impl Reads {
         for (card, text) in cards.iter().zip(&mut texts) {
             let content = found.remove(&card.id);
             if let Some(Ok(content)) = content.map(|content| serde_json::from_slice(&content)) {
-                *text = Some(rendered(content).await?);
+                *text = Some(render(content).await?);
             }
         }
         Ok(texts)
     }
+
+    /// The text of a page with this tag, rendered once for all who want it at the same time.
+    pub(crate) async fn rendered(
+        &self,
+        post: PostId,
+        etag: &HeaderValue,
+        content: String,
+    ) -> Result<Bytes, ReadError> {
+        let rendered = self.renderings.join(&(post, etag.clone()), || render(content)).await;
+        rendered.unwrap_or(Err(ReadError::Unreadable))
+    }
 }
 
 /// Renders the text of a post, where other readers do not have to wait for it: a long one takes a while.
-pub(crate) async fn rendered(content: String) -> Result<Bytes, ReadError> {
+async fn render(content: String) -> Result<Bytes, ReadError> {
     let html = tokio::task::spawn_blocking(move || markdown::to_html(&content)).await;
     html.map(Bytes::from).map_err(|_| ReadError::Unreadable)
 }

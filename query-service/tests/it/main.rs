@@ -4,6 +4,7 @@
 
 mod breakers;
 mod bulkhead;
+mod cluster;
 mod drafts;
 mod feed;
 mod ground;

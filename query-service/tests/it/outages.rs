@@ -113,6 +113,47 @@ async fn warm_pages_and_lists_are_served_while_postgres_is_down() {
 }
 
 #[tokio::test]
+async fn a_postgres_that_refuses_is_waited_for_by_nobody() {
+    let mut postgres = own_postgres().await;
+    postgres.ensure_database("blog").await.unwrap();
+    let url = postgres.url("blog");
+    create_store(url.clone()).await.unwrap();
+    let patient =
+        [&WITHOUT_MEMORY[..], &["--log-limit-ms", "60000", "--request-seconds", "60"]].concat();
+    let blog = Blog::start_behind(&url, &url, &shared().redis_url, &patient).await;
+    let cold = format!("/posts/{}", blog.publish("cold").await);
+    assert_eq!(blog.reader().get(&cold).await.source(), "log");
+
+    postgres.stop().await.unwrap();
+    for _ in 0..5 {
+        let reader = blog.reader();
+        let answer = tokio::time::timeout(Duration::from_secs(10), reader.get(&cold)).await;
+        assert_eq!(answer.expect("a reader waits").status, 503);
+    }
+}
+
+#[tokio::test]
+async fn without_views_and_postgres_the_process_is_not_ready() {
+    let database = database().await;
+    let (postgres, database_url) = shared().postgres_proxy(database.name());
+    let redis_url = shared().redis_url;
+    let blog = Blog::start_behind(database.url(), &database_url, &redis_url, &[]).await;
+    let says = async |status: u16, what: &str| {
+        let ready = blog.ops().get("/health/ready").await;
+        ready.status == status && ready.text.contains(what)
+    };
+    eventually("the lack is told", async || says(200, "Redis has no views").await).await;
+    postgres.cut();
+    eventually("nobody can be answered", async || says(503, "Redis has no views").await).await;
+    postgres.restore();
+    blog.project().await;
+    eventually("all is well", async || {
+        says(200, "").await && !says(200, "Redis").await && !says(200, "Postgres").await
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_post_that_was_taken_back_is_not_shown_from_memory_while_postgres_is_down() {
     let database = database().await;
     let (postgres, database_url) = shared().postgres_proxy(database.name());

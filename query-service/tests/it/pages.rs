@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{Blog, new_id};
+use crate::support::{Answer, Blog, new_id};
 
 #[tokio::test]
 async fn a_page_is_served_from_redis() {
@@ -95,6 +95,39 @@ async fn what_was_never_published_is_not_found() {
         let answer = blog.reader().get(address).await;
         assert_eq!((answer.status, answer.code().as_str()), (404, "not_found"), "{address}");
         assert_eq!(answer.header("cache-control"), "no-store", "{address}");
+    }
+    for address in ["/posts/unheard-of", "/post/unheard-of-too", &format!("/posts/{id}")] {
+        let answer = blog.reader().get(address).await;
+        assert!(["log", "memory"].contains(&answer.source()), "{address}: {answer:?}");
+        let again = blog.reader().as_author("anne").get(address).await;
+        assert_eq!((again.status, again.source()), (404, "log"), "{address}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_given_before_the_routes_has_the_headers_of_theirs() {
+    let blog = Blog::start_without_memory().await;
+    let id = blog.publish("writing").await;
+    blog.move_to(id, "late").await;
+    let deleted = blog.publish("deleted").await;
+    blog.delete(deleted).await;
+    blog.project().await;
+    for (address, status) in [
+        ("/posts/late", 200),
+        ("/posts/writing", 301),
+        ("/posts/nothing", 404),
+        ("/posts/deleted", 410),
+    ] {
+        // The second comes from where all that follow do. The routes answer every HEAD.
+        blog.reader().get(address).await;
+        let (get, head) = (blog.reader().get(address).await, blog.reader().head(address).await);
+        assert_eq!((get.status, head.status), (status, status), "{address}");
+        let without_date = |answer: &Answer| {
+            let mut headers = answer.headers.clone();
+            headers.remove("date");
+            headers
+        };
+        assert_eq!(without_date(&get), without_date(&head), "{address}");
     }
 }
 
