@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, FromRedisValue, Value};
+use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Value};
 
 use crate::{Place, Redis, RedisOptions, eventually_within, ports};
 
@@ -14,6 +14,7 @@ const SLOTS: u16 = 16_384;
 const NODE_TIMEOUT: &str = "1000";
 /// Longer than any rearrangement takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// A running cluster. Its masters have numbers from zero, in the order of their slots. Dropping it kills it.
 #[derive(Debug)]
@@ -217,7 +218,10 @@ pub async fn connection_to(url: &str, key: &str) -> Result<MultiplexedConnection
 }
 
 async fn connect(url: &str) -> Result<MultiplexedConnection> {
-    Ok(redis::Client::open(url)?.get_multiplexed_async_connection().await?)
+    // The library gives up after half a second, which on a busy machine says nothing of a server.
+    let patient = AsyncConnectionConfig::new().set_response_timeout(Some(ANSWER_LIMIT));
+    let client = redis::Client::open(url)?;
+    Ok(client.get_multiplexed_async_connection_with_config(&patient).await?)
 }
 
 /// The port of the master of some slots, if this slot is among them.

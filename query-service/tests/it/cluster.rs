@@ -15,7 +15,7 @@ async fn while_a_master_is_away_pages_of_the_others_still_come_from_redis() {
     for number in 0..30 {
         let id = blog.publish(&format!("post-{number}")).await;
         let partition = blog.views.partition_of(id);
-        let key = format!("{{{}:{partition}}}:", blog.settings.prefix);
+        let key = format!("{{{}:g1:{partition}}}:", blog.settings.prefix);
         posts.push((id, cluster.first_owner(cluster.slot_of(&key).await)));
     }
     blog.project().await;
