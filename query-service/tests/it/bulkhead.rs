@@ -63,24 +63,3 @@ async fn readers_with_a_token_share_one_look_for_a_slug() {
     let (answers, ()) = tokio::join!(readers, release);
     assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
 }
-
-#[tokio::test]
-async fn a_crowd_before_the_log_is_not_taken_for_its_silence() {
-    let database = database().await;
-    let options = ["--log-reads", "1", "--log-limit-ms", "1000", "--memory-mib", "0"];
-    let url = database.url();
-    let blog = Blog::start_behind(url, url, &testkit::shared().redis_url, &options).await;
-    let mut pages = vec![];
-    for number in 0..20 {
-        pages.push(format!("/posts/{}", blog.publish(&format!("post-{number}")).await));
-    }
-    let mut blocker = database.connect().await;
-    let mut block = sqlx::Connection::begin(&mut blocker).await.unwrap();
-    sqlx::query("LOCK TABLE events").execute(&mut *block).await.unwrap();
-    let reader = blog.reader();
-    let answers = futures::future::join_all(pages.iter().map(|page| reader.get(page))).await;
-    assert!(answers.iter().all(|answer| answer.status == 503));
-    block.rollback().await.unwrap();
-    // One of them had asked it in vain, the others had not come so far.
-    assert_eq!(reader.get(&pages[0]).await.source(), "log");
-}
