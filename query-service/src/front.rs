@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -111,7 +112,8 @@ impl Pages {
     /// What the route would answer to a `GET`, in the same surroundings.
     async fn answer(self: Arc<Self>, address: Address, known: IfNoneMatch) -> Response {
         let begun = Instant::now();
-        let answer = page_for_everybody(&self.service, address, &known);
+        // Pinned here, so that it is not moved from one surrounding to the next: it is large.
+        let answer = pin!(page_for_everybody(&self.service, address, &known));
         let mut response = surround_answer(answer, self.time_limit, &self.added).await;
         self.hits.count_answer(response.status(), begun.elapsed());
         if is_problem(&response) {

@@ -141,7 +141,7 @@ impl PageCache {
                 Ok(post)
             }
         };
-        let post = self.inner.posts.join(&(id, moment, lacks), begin).await;
+        let post = Box::pin(self.inner.posts.join(&(id, moment, lacks), begin)).await;
         post.unwrap_or(Err(ReadError::Unavailable)).map(Seen::just_read)
     }
 

@@ -260,29 +260,29 @@ impl Views {
     ) -> Vec<Result<FoundRow, ViewsError>> {
         let keys = self.keys();
         let mut exchange = self.connection.exchange();
-        let partitions: BTreeSet<_> = ids.iter().map(|id| self.partition_of(*id)).collect();
+        let ids: Vec<_> = ids.iter().map(|id| (*id, self.partition_of(*id))).collect();
+        let partitions: BTreeSet<_> = ids.iter().map(|(_, partition)| *partition).collect();
         // Before all rows, and once for those that share it.
         for partition in &partitions {
             let key = keys.watermark(*partition);
             exchange.question(&key).hmget(&key, &WATERMARK);
         }
-        for id in ids {
-            let partition = self.partition_of(*id);
-            let key = keys.post(partition, *id);
+        for (id, partition) in &ids {
+            let key = keys.post(*partition, *id);
             let pipe = exchange.question(&key).hmget(&key, fields);
-            pipe.hget(keys.quarantined(partition), id.to_string());
+            pipe.hget(keys.quarantined(*partition), id.to_string());
         }
-        for id in ids.iter().filter(|id| is_lengthened(**id)) {
-            let key = keys.post(self.partition_of(*id), *id);
+        for (id, partition) in ids.iter().filter(|(id, _)| is_lengthened(*id)) {
+            let key = keys.post(*partition, *id);
             // Not those of deleted posts, which stay for good.
             exchange.question(&key).expire(&key, KEPT_SECONDS).arg("XX");
         }
         let mut answers = exchange.send().await;
         let mut mark = |partition| (partition, answers.next().and_then(|[mark]| watermark(mark)));
         let marks: BTreeMap<_, _> = partitions.into_iter().map(&mut mark).collect();
-        let found = |id: &PostId| {
+        let found = |(_, partition): &(PostId, Partition)| {
             let [row, flag] = answers.next()?;
-            let watermark = match marks.get(&self.partition_of(*id)) {
+            let watermark = match marks.get(partition) {
                 Some(Ok(mark)) => mark.clone(),
                 Some(Err(_)) | None => return Err(ViewsError::Malformed("a watermark")),
             };

@@ -14,6 +14,7 @@ const SLOTS: u16 = 16_384;
 const NODE_TIMEOUT: &str = "1000";
 /// Longer than any rearrangement takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The same for one answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// A running cluster. Its masters have numbers from zero, in the order of their slots. Dropping it kills it.

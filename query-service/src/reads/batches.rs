@@ -80,10 +80,13 @@ impl<K: Copy + Eq + Hash, T: Clone> Turn<K, T> {
         while let Some((questions, askers)) = self.next() {
             let answers = exchange(questions).await;
             for (askers, answer) in askers.into_iter().zip(answers) {
+                let mut askers = askers.into_iter();
+                let last = askers.next_back();
+                // Some may have gone.
                 for asker in askers {
-                    // It may have gone.
                     let _ = asker.send(answer.clone());
                 }
+                let _ = last.map(|asker| asker.send(answer));
             }
         }
     }

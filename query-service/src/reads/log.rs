@@ -190,3 +190,47 @@ fn broke(error: &anyhow::Error) -> bool {
         None => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use clap::Parser as _;
+    use domain::Partitions;
+    use event_log::{PoolSettings, Store};
+    use futures::future::join_all;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_that_hangs_is_known_by_those_who_gave_it_their_time() {
+        let log = log(3);
+        join_all((0..3).map(|_| log.read(pending::<anyhow::Result<()>>))).await;
+        assert!(log.standing.postgres.is_open());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_whose_turn_came_late_say_nothing_of_the_log() {
+        let log = log(1);
+        let reader = async |number: u64| {
+            sleep(Duration::from_millis(10 * number)).await;
+            log.read(pending::<anyhow::Result<()>>).await
+        };
+        let answers = join_all((0..10).map(reader)).await;
+        assert!(answers.iter().all(Result::is_err));
+        assert!(!log.standing.postgres.is_open());
+    }
+
+    fn log(turns: u32) -> Log {
+        let url = "postgres://nowhere";
+        let options = ["query-service", "--database-url", url, "--redis-url", "redis://nowhere"];
+        let mut config = Config::parse_from(options);
+        (config.log_reads, config.log_limit_ms) = (turns, 1000);
+        let (name, acquire_limit) = ("query-service", config.log_limit());
+        let settings = PoolSettings { name, connections: 1, acquire_limit, options: &[] };
+        let partitions = Partitions::new(1).unwrap();
+        let events = EventLog::new(event_log::pool(url, settings).unwrap(), partitions);
+        Log::new(events, Standing::new(Store { incarnation: 1, partitions }), &config)
+    }
+}
