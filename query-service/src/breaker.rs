@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 /// So many questions in a row must fail before it opens: a hiccup must not send all readers elsewhere.
@@ -23,11 +24,14 @@ const SHORT_PAUSE: Duration = Duration::from_millis(200);
 pub(crate) struct Breaker {
     name: &'static str,
     failures: Arc<AtomicU32>,
+    /// Somebody wants to know at once whether the server is there.
+    doubted: Arc<Notify>,
+    gone: Arc<Notify>,
 }
 
 impl Breaker {
     pub(crate) fn new(name: &'static str) -> Self {
-        Self { name, failures: Arc::default() }
+        Self { name, failures: Arc::default(), doubted: Arc::default(), gone: Arc::default() }
     }
 
     /// Asking the server would only cost time.
@@ -55,6 +59,17 @@ impl Breaker {
     /// Nobody is there at all, which one question is enough to know.
     pub(crate) fn refused(&self, why: &str) {
         self.count(FAILURES, why);
+        self.gone.notify_waiters();
+    }
+
+    /// Comes when nobody is there any more, for those who would wait in vain.
+    pub(crate) async fn gone(&self) {
+        self.gone.notified().await;
+    }
+
+    /// Has whoever watches the server ask it now: a connection to it has broken.
+    pub(crate) fn doubt(&self) {
+        self.doubted.notify_one();
     }
 
     fn count(&self, failures: u32, why: &str) {
@@ -102,7 +117,10 @@ impl Breaker {
             self.tell();
             tell(answer);
             let may_be_away = self.failures.load(Ordering::Relaxed) > 0;
-            sleep(if may_be_away { SHORT_PAUSE } else { PAUSE }).await;
+            tokio::select! {
+                () = sleep(if may_be_away { SHORT_PAUSE } else { PAUSE }) => {}
+                () = self.doubted.notified() => {}
+            }
         }
     }
 

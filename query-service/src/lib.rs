@@ -140,14 +140,11 @@ impl App {
 /// The name that Postgres shows for our connections.
 const NAME: &str = "query-service";
 
-/// How long a connection to Postgres may take. One that is refused is tried again for so long, too.
-const CONNECT_LIMIT: Duration = Duration::from_millis(250);
-
 fn pool(config: &Config) -> anyhow::Result<PgPool> {
     let settings = PoolSettings {
         name: NAME,
         connections: config.database_connections,
-        acquire_limit: config.log_limit().min(CONNECT_LIMIT),
+        acquire_limit: config.log_limit(),
         options: &[],
     };
     event_log::pool(config.database_url.reveal(), settings)

@@ -97,6 +97,18 @@ impl Log {
         if postgres.is_open() {
             return Err(ReadError::Unavailable);
         }
+        tokio::select! {
+            answer = self.read_in_turn(read) => answer,
+            // The pool would try a connection that is refused again until the time is up.
+            () = postgres.gone() => Err(ReadError::Unavailable),
+        }
+    }
+
+    async fn read_in_turn<T, F>(&self, read: impl Fn() -> F) -> Result<T, ReadError>
+    where
+        F: Future<Output = anyhow::Result<T>>,
+    {
+        let postgres = &self.standing.postgres;
         let deadline = Instant::now() + self.time_limit;
         let _turn = timeout_at(deadline, self.turn()).await.unwrap_or_else(|_elapsed| {
             tracing::debug!("The log does not help a reader: its turn did not come in time");
@@ -109,7 +121,7 @@ impl Log {
                 match read().await {
                     // A connection that broke while nobody used it shows that only when it is used. Each
                     // of them may be such a one.
-                    Err(error) if broke(&error) && attempts.next().is_some() => {}
+                    Err(error) if broke(&error) && attempts.next().is_some() => postgres.doubt(),
                     outcome => return outcome,
                 }
             }
