@@ -145,12 +145,13 @@ impl Generations {
         Ok(())
     }
 
-    /// Begins a generation. `None`: another of this version is growing already.
+    /// Begins a generation. `None`: another of this version is growing already, or, where only the first is
+    /// wanted, readers of this version have one.
     pub async fn begin(
         &self,
         view_version: u32,
-        head: Position,
-        parts: u32,
+        only_first: bool,
+        (head, parts): (Position, u32),
         holder: &str,
         duration: Duration,
     ) -> anyhow::Result<Option<GenerationLease>> {
@@ -161,6 +162,9 @@ impl Generations {
                      (view_version, state, incarnation, head, parts, token, holder, expires_at)
                  SELECT $1, 'building', incarnation, $2, $3, 1, $4, clock_timestamp() + $5
                  FROM store
+                 WHERE NOT $6 OR NOT EXISTS (
+                     SELECT FROM generations WHERE view_version = $1 AND state = 'active'
+                 )
                  ON CONFLICT DO NOTHING
                  RETURNING number, token",
             )
@@ -169,6 +173,7 @@ impl Generations {
             .bind(signed(parts))
             .bind(holder)
             .bind(duration)
+            .bind(only_first)
             .fetch_optional(&self.pool),
         )
         .await?;
@@ -179,9 +184,21 @@ impl Generations {
         }))
     }
 
-    /// Takes the right to go on with a generation, if nobody has it.
+    /// Takes the right to go on with a generation, if nobody has it. One that has been switched to meanwhile is
+    /// nobody's to go on with.
     pub async fn take(
         &self,
+        number: u32,
+        holder: &str,
+        duration: Duration,
+    ) -> anyhow::Result<Option<GenerationLease>> {
+        let growing = [GenerationState::Building, GenerationState::Following];
+        self.take_one_of(&growing, number, holder, duration).await
+    }
+
+    async fn take_one_of(
+        &self,
+        states: &[GenerationState],
         number: u32,
         holder: &str,
         duration: Duration,
@@ -191,12 +208,13 @@ impl Generations {
             sqlx::query_scalar(
                 "UPDATE generations
                  SET token = token + 1, holder = $2, expires_at = clock_timestamp() + $3
-                 WHERE number = $1 AND expires_at < clock_timestamp()
+                 WHERE number = $1 AND expires_at < clock_timestamp() AND state = ANY($4)
                  RETURNING token",
             )
             .bind(signed(number))
             .bind(holder)
             .bind(duration)
+            .bind(states.iter().map(|state| state.name()).collect::<Vec<_>>())
             .fetch_optional(&self.pool),
         )
         .await?;
@@ -354,10 +372,9 @@ impl Generations {
             .fetch_optional(&self.pool),
         )
         .await?;
-        match number {
-            Some(number) => self.take(number.unsigned_abs(), holder, duration).await,
-            None => Ok(None),
-        }
+        let Some(number) = number else { return Ok(None) };
+        let abandoned = [GenerationState::Abandoned];
+        self.take_one_of(&abandoned, number.unsigned_abs(), holder, duration).await
     }
 
     /// Strikes a generation off the list, once nothing is left of it.

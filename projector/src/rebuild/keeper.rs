@@ -8,7 +8,7 @@ use read_model::VIEW_VERSION;
 use service_runtime::Check;
 use tokio_util::sync::CancellationToken;
 
-use super::{Busy, Progress, Rebuild, removal};
+use super::{Progress, Rebuild, removal};
 use crate::metrics;
 
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -66,15 +66,15 @@ impl Keeper {
     /// Builds the first generation of our version, while the program before us serves from its own.
     async fn build(&self) {
         self.check.not_ready(format!("version {VIEW_VERSION} of the views is being built"));
-        match self.rebuild.run().await {
-            Ok(built) => {
+        match self.rebuild.run_first().await {
+            Ok(Some(built)) => {
                 let generation = built.generation;
                 tracing::info!(
                     generation,
                     "Version {VIEW_VERSION} of the views is there: generation {generation}"
                 );
             }
-            Err(error) if error.is::<Busy>() => tracing::debug!("{error:#}"),
+            Ok(None) => {}
             Err(error) => {
                 tracing::error!(
                     "Version {VIEW_VERSION} of the views could not be built: {error:#}"

@@ -187,15 +187,7 @@ async fn an_old_generation_is_removed_and_the_others_are_not() {
 
 #[tokio::test]
 async fn a_program_with_another_version_of_the_views_builds_its_own_and_leaves_the_others_alone() {
-    let mut blog = Blog::new().await;
-    a_history(&blog).await;
-    let projector = blog.project_impatiently().await;
-    blog.views_agree_with_the_log().await;
-    projector.stop().await;
-    sqlx::query("UPDATE generations SET view_version = view_version - 1")
-        .execute(&blog.pool)
-        .await
-        .unwrap();
+    let mut blog = of_the_version_before().await;
     let before = blog.epochs().await;
 
     let projector = blog.project_impatiently().await;
@@ -212,6 +204,23 @@ async fn a_program_with_another_version_of_the_views_builds_its_own_and_leaves_t
     // The one of the version before is left where it was, for the program that it belongs to.
     assert!(blog.views.of_generation(1).row(id).await.unwrap().row.is_none());
     projector.stop().await;
+}
+
+#[tokio::test]
+async fn of_two_projectors_of_a_new_version_one_builds_and_switches_once() {
+    let blog = of_the_version_before().await;
+    let (one, other) = tokio::join!(blog.project_impatiently(), blog.project_impatiently());
+    for projector in [&one, &other] {
+        eventually_within(Duration::from_secs(60), "it is content", async || {
+            projector.unready("generation").await.is_none()
+        })
+        .await;
+    }
+    let all = blog.generations().all().await.unwrap();
+    let of_each: Vec<_> = all.iter().map(|one| (one.state, one.turn)).collect();
+    assert_eq!(of_each, [(GenerationState::Active, 1), (GenerationState::Active, 2)], "{all:?}");
+    one.stop().await;
+    other.stop().await;
 }
 
 #[tokio::test]
@@ -257,6 +266,20 @@ async fn a_page_is_shown_as_it_was() {
     assert_eq!(show(&["--at", &(position.0 + 1).to_string()]).await["page"]["title"], "Later");
     assert_eq!(show(&["--at", "2026-01-01T00:00:00Z"]).await["state"], "not written yet");
     assert_eq!(show(&[]).await["state"], "deleted");
+}
+
+/// With views by the program before this one, as far as anybody can tell.
+async fn of_the_version_before() -> Blog {
+    let blog = Blog::new().await;
+    a_history(&blog).await;
+    let projector = blog.project_impatiently().await;
+    blog.views_agree_with_the_log().await;
+    projector.stop().await;
+    sqlx::query("UPDATE generations SET view_version = view_version - 1")
+        .execute(&blog.pool)
+        .await
+        .unwrap();
+    blog
 }
 
 /// Some posts with some past, in every partition.
