@@ -278,22 +278,39 @@ impl Generations {
         Ok(changed.rows_affected() == 1)
     }
 
-    /// Makes a followed generation the active one of its version. The one before is kept, and so are `keep` in
-    /// all; older ones are abandoned. `false`: it cannot be switched to.
-    pub async fn switch(&self, number: u32, keep: u32) -> anyhow::Result<bool> {
-        in_time("switching to a generation", self.switch_in_one_step(number, keep)).await
+    /// Makes a generation that has been built the active one of its version. The one before is kept, and so are
+    /// `keep` in all; older ones are abandoned. `false`: it is somebody else's by now, or is given up.
+    pub async fn switch(&self, lease: &GenerationLease, keep: u32) -> anyhow::Result<bool> {
+        let switch = self.switch_in_one_step(lease.number, Some(lease.token), keep);
+        in_time("switching to a generation", switch).await
     }
 
-    async fn switch_in_one_step(&self, number: u32, keep: u32) -> Result<bool, sqlx::Error> {
+    /// The same with one that was active before. `false`: it is not kept any more.
+    pub async fn switch_back(&self, number: u32, keep: u32) -> anyhow::Result<bool> {
+        let switch = self.switch_in_one_step(number, None, keep);
+        in_time("switching back to a generation", switch).await
+    }
+
+    async fn switch_in_one_step(
+        &self,
+        number: u32,
+        builder: Option<i64>,
+        keep: u32,
+    ) -> Result<bool, sqlx::Error> {
         let mut step = self.pool.begin().await?;
         // Few rows, few switches: nothing is gained by letting two of them overlap.
         sqlx::query("LOCK TABLE generations IN SHARE ROW EXCLUSIVE MODE")
             .execute(&mut *step)
             .await?;
+        // Of one that is kept nobody has the right.
         let version: Option<i32> = sqlx::query_scalar(
-            "SELECT view_version FROM generations WHERE number = $1 AND state IN ('following', 'kept')",
+            "SELECT view_version FROM generations
+             WHERE number = $1
+                   AND CASE WHEN $2 IS NULL THEN state = 'kept'
+                            ELSE state = 'following' AND token = $2 END",
         )
         .bind(signed(number))
+        .bind(builder)
         .fetch_optional(&mut *step)
         .await?;
         let Some(version) = version else { return Ok(false) };

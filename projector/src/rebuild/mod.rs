@@ -199,7 +199,8 @@ impl Rebuild {
         );
         self.is_of_this_life(&generation).await?;
         self.catch_up(&views).await?;
-        switch::switch(&self.generations, &self.views, number, self.args.keep).await?;
+        let to = switch::To::Built(lease);
+        switch::switch(&self.generations, &self.views, to, self.args.keep).await?;
         Ok(progress.done().1)
     }
 

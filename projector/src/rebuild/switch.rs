@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use event_log::{EventLog, GenerationState, Generations};
+use event_log::{EventLog, GenerationLease, GenerationState, Generations};
 use read_model::{VIEW_VERSION, Views};
 
 use crate::metrics;
@@ -19,16 +19,34 @@ pub struct Switched {
     pub took: Duration,
 }
 
+/// By which right a generation is switched to.
+#[derive(Debug)]
+pub(super) enum To<'a> {
+    Built(&'a GenerationLease),
+    Kept(u32),
+}
+
 /// Has all readers be answered from a generation, in one step.
 pub(super) async fn switch(
     generations: &Generations,
     views: &Views,
-    to: u32,
+    to: To<'_>,
     keep: u32,
 ) -> anyhow::Result<Switched> {
     let begun = Instant::now();
     let from = generations.active(VIEW_VERSION).await?.map(|(number, _)| number);
-    ensure!(generations.switch(to, keep).await?, "generation {to} is not one to switch to");
+    let (to, switched) = match to {
+        To::Built(lease) => (lease.number, generations.switch(lease, keep).await),
+        To::Kept(number) => (number, generations.switch_back(number, keep).await),
+    };
+    match switched {
+        Ok(switched) => ensure!(switched, "generation {to} is not one to switch to"),
+        // It may be the answer that was lost.
+        Err(error) => match generations.active(VIEW_VERSION).await {
+            Ok(Some((active, _))) if active == to => {}
+            Ok(_) | Err(_) => return Err(error),
+        },
+    }
     if let Some((number, turn)) = generations.active(VIEW_VERSION).await?
         // Readers ask Postgres too, a little later.
         && let Err(error) = views.remember_active(number, turn).await
@@ -57,7 +75,7 @@ pub async fn rollback(
         .await
         .with_context(|| format!("generation {to} will not do"))?;
     // At least the one that is left, or there would be no way forth again.
-    switch(generations, views, to, keep.max(1)).await
+    switch(generations, views, To::Kept(to), keep.max(1)).await
 }
 
 /// Whether readers could be answered from these views.

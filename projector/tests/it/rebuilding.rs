@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use domain::{Partition, PostId};
+use domain::{Partition, Position, PostId};
 use event_log::GenerationState;
+use read_model::VIEW_VERSION;
 use redis::AsyncCommands as _;
 use testkit::{Proxy, eventually, eventually_within, shared};
 
@@ -244,6 +245,24 @@ async fn a_page_that_cannot_be_folded_is_set_aside_and_the_rest_is_rebuilt() {
     let said = blog.tool(&["verify"]).succeeds().await;
     assert!(said.contains(" 0 differences, 1 pages set aside"), "{said}");
     projector.stop().await;
+}
+
+#[tokio::test]
+async fn only_who_has_the_right_to_build_a_generation_switches_to_it() {
+    let blog = Blog::new().await;
+    let (generations, long) = (blog.generations(), Duration::from_secs(60));
+    let begun = generations.begin(VIEW_VERSION, false, (Position::ZERO, 1), "one", long).await;
+    let lost = begun.unwrap().unwrap();
+    assert!(!generations.switch(&lost, 1).await.unwrap(), "it is still being built");
+    assert!(generations.follow(&lost).await.unwrap());
+    generations.give_back(&lost).await.unwrap();
+    let taken = generations.take(lost.number, "another", long).await.unwrap().unwrap();
+    assert!(!generations.switch(&lost, 1).await.unwrap(), "another has it");
+    assert!(!generations.switch_back(lost.number, 1).await.unwrap(), "it never was active");
+    assert!(generations.switch(&taken, 1).await.unwrap());
+    assert!(!generations.switch(&taken, 1).await.unwrap(), "it is over");
+    generations.give_back(&taken).await.unwrap();
+    assert!(generations.take(taken.number, "a third", long).await.unwrap().is_none());
 }
 
 #[tokio::test]
