@@ -25,6 +25,8 @@ use read_model::{VIEW_VERSION, Views};
 use crate::config::RebuildArgs;
 use crate::halted::Halted;
 use crate::verify::Verifier;
+use follow::{catch_up, make_current};
+use pace::Pace;
 pub(crate) use page::Pages;
 pub(crate) use progress::Progress;
 pub use switch::{Switched, rollback};
@@ -177,16 +179,19 @@ impl Rebuild {
     ) -> anyhow::Result<u64> {
         let generation = self.generation(lease.number).await?;
         let views = self.views.of_generation(generation.number);
+        let mut pace = Pace::new(self.args.share);
         let number = generation.number;
         if generation.state == GenerationState::Building {
             let marks = self.build(&generation, &views, progress).await?;
-            self.catch_up(&views).await?;
+            pace.begin();
+            catch_up(&self.log, &views, &self.halted, &mut pace).await?;
             ensure!(self.generations.follow(lease).await?, "it was given up");
             views.forget_built(&marks).await?;
         }
         // From now on every projector writes it, once it has noticed.
         tokio::time::sleep(NOTICED).await;
-        self.catch_up(&views).await?;
+        pace.begin();
+        catch_up(&self.log, &views, &self.halted, &mut pace).await?;
         let verifier = Verifier::new(self.log.clone(), views.clone());
         let report = verifier.sample(self.args.verify_pages).await?;
         for difference in &report.differences {
@@ -198,7 +203,8 @@ impl Rebuild {
             report.differences.len(),
         );
         self.is_of_this_life(&generation).await?;
-        self.catch_up(&views).await?;
+        pace.begin();
+        make_current(&self.log, &views, &self.halted, &mut pace).await?;
         let to = switch::To::Built(lease);
         switch::switch(&self.generations, &self.views, to, self.args.keep).await?;
         Ok(progress.done().1)

@@ -21,6 +21,11 @@ impl Pace {
         Self { rest: (1.0 - share) / share, since: Instant::now() }
     }
 
+    /// Begins to work. What was done before was no work, or not ours.
+    pub(crate) fn begin(&mut self) {
+        self.since = Instant::now();
+    }
+
     /// Rests from what was done since the last rest.
     pub(crate) async fn rest(&mut self) {
         let rest = self.since.elapsed().mul_f64(self.rest).min(LONGEST);

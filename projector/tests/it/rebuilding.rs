@@ -47,6 +47,24 @@ async fn a_rebuild_makes_what_the_log_makes_and_the_way_back_loses_nothing() {
 }
 
 #[tokio::test]
+async fn the_way_back_leads_to_all_that_was_written_even_if_no_projector_runs() {
+    let mut blog = Blog::new().await;
+    let ids = a_history(&blog).await;
+    let projector = blog.project_impatiently().await;
+    blog.views_agree_with_the_log().await;
+    blog.rebuild().await;
+    projector.stop().await;
+    for id in &ids[2..40] {
+        blog.revise(*id, "While nobody projects").await;
+    }
+    let said = blog.tool(&["rollback"]).succeeds().await;
+    assert!(said.contains("back to generation 1 in"), "{said}");
+    blog.follow_active().await;
+    assert_eq!(blog.views.generation(), 1);
+    blog.views_agree_with_the_log().await;
+}
+
+#[tokio::test]
 async fn a_rebuild_that_is_killed_at_every_stage_is_gone_on_with() {
     let mut blog = Blog::new().await;
     a_history(&blog).await;
