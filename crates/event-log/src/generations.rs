@@ -350,8 +350,9 @@ impl Generations {
         Ok(true)
     }
 
-    /// Gives up a generation that no reader is answered from. `false`: there is none such.
-    pub async fn abandon(&self, number: u32) -> anyhow::Result<bool> {
+    /// Gives up a generation that no reader is answered from. `false`: there is none such. One that is active for
+    /// another version may be given up `though_active`, but never the one that was switched to last.
+    pub async fn abandon(&self, number: u32, though_active: bool) -> anyhow::Result<bool> {
         // The token grows, so whoever builds it notices.
         let changed = in_time(
             "abandoning a generation",
@@ -360,9 +361,11 @@ impl Generations {
                  SET state = 'abandoned', changed_at = clock_timestamp(), token = token + 1,
                      expires_at = '-infinity'
                  WHERE number = $1 AND state <> 'abandoned'
-                       AND (state <> 'active' OR turn < (SELECT max(turn) FROM generations))",
+                       AND (state <> 'active' OR
+                            $2 AND turn < (SELECT max(turn) FROM generations))",
             )
             .bind(signed(number))
+            .bind(though_active)
             .execute(&self.pool),
         )
         .await?;

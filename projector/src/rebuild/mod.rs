@@ -221,7 +221,7 @@ impl Rebuild {
         if self.log.incarnation().await? == generation.incarnation {
             return Ok(());
         }
-        self.generations.abandon(generation.number).await?;
+        self.generations.abandon(generation.number, false).await?;
         bail!("the store has begun a new incarnation meanwhile; start again")
     }
 }

@@ -222,6 +222,10 @@ async fn a_program_with_another_version_of_the_views_builds_its_own_and_leaves_t
     blog.views_agree_with_the_log().await;
     // The one of the version before is left where it was, for the program that it belongs to.
     assert!(blog.views.of_generation(1).row(id).await.unwrap().row.is_none());
+    let said = blog.tool(&["abandon", "1"]).fails().await;
+    assert!(said.contains("generation 1 is active"), "{said}");
+    blog.tool(&["abandon", "2", "--force"]).fails().await;
+    blog.tool(&["abandon", "1", "--force"]).succeeds().await;
     projector.stop().await;
 }
 
