@@ -62,7 +62,8 @@ pub struct GenerationLease {
 }
 
 impl GenerationState {
-    const ALL: [Self; 5] =
+    /// In the order in which one goes through them.
+    pub const ALL: [Self; 5] =
         [Self::Building, Self::Following, Self::Active, Self::Kept, Self::Abandoned];
 
     /// Whether every projector of its version writes it.
@@ -110,6 +111,12 @@ impl Generations {
         )
         .await?;
         rows.iter().map(generation).collect::<Result<_, _>>().context("reading the generations")
+    }
+
+    /// Whether projectors write a generation.
+    pub async fn is_followed(&self, number: u32) -> anyhow::Result<bool> {
+        let all = self.all().await?;
+        Ok(all.iter().any(|one| one.number == number && one.state.is_followed()))
     }
 
     /// The one that readers of a version of the views are answered from, and the number of the switch to it.
@@ -221,25 +228,26 @@ impl Generations {
         Ok(token.map(|token| GenerationLease { number, token, duration }))
     }
 
-    /// Keeps the right, and tells how far the work has come. `false`: it is somebody else's by now.
+    /// Keeps the right, and tells how many parts and events are done, if there is anything to tell. `false`: it is
+    /// somebody else's by now.
     pub async fn renew(
         &self,
         lease: &GenerationLease,
-        parts_done: u32,
-        events_done: u64,
+        done: Option<(u32, u64)>,
     ) -> anyhow::Result<bool> {
         let renewed = in_time(
             "renewing the lease of a generation",
             sqlx::query(
                 "UPDATE generations
-                 SET expires_at = clock_timestamp() + $3, parts_done = $4, events_done = $5
+                 SET expires_at = clock_timestamp() + $3, parts_done = coalesce($4, parts_done),
+                     events_done = coalesce($5, events_done)
                  WHERE number = $1 AND token = $2",
             )
             .bind(signed(lease.number))
             .bind(lease.token)
             .bind(lease.duration)
-            .bind(signed(parts_done))
-            .bind(i64::try_from(events_done).unwrap_or(i64::MAX))
+            .bind(done.map(|(parts, _)| signed(parts)))
+            .bind(done.map(|(_, events)| i64::try_from(events).unwrap_or(i64::MAX)))
             .execute(&self.pool),
         )
         .await?;
@@ -267,7 +275,8 @@ impl Generations {
             "letting a generation follow",
             sqlx::query(
                 "UPDATE generations
-                 SET state = 'following', changed_at = clock_timestamp()
+                 SET state = 'following', changed_at = clock_timestamp(),
+                     parts_done = parts, events_done = head
                  WHERE number = $1 AND token = $2 AND state IN ('building', 'following')",
             )
             .bind(signed(lease.number))

@@ -92,7 +92,7 @@ impl Rebuild {
         let progress = Arc::new(Progress::new("rebuild"));
         let outcome = tokio::select! {
             outcome = self.go_on(lease, &progress) => outcome,
-            lost = self.keep(lease, &progress) => lost.map(|()| 0),
+            lost = keep(&self.generations, lease, || progress.done()) => lost.map(|()| 0),
         };
         progress.end();
         if outcome.is_err() {
@@ -157,21 +157,6 @@ impl Rebuild {
         Ok(lease)
     }
 
-    /// Keeps the right to build, until it is lost.
-    async fn keep(&self, lease: &GenerationLease, progress: &Progress) -> anyhow::Result<()> {
-        let mut renewed = Instant::now();
-        loop {
-            tokio::time::sleep(RENEW).await;
-            let (parts, events) = progress.done();
-            match self.generations.renew(lease, parts, events).await {
-                Ok(true) => renewed = Instant::now(),
-                Ok(false) => bail!("it was given up, or another process has taken it over"),
-                Err(error) if renewed.elapsed() > LEASE => return Err(error),
-                Err(error) => tracing::warn!("The lease could not be renewed: {error:#}"),
-            }
-        }
-    }
-
     async fn go_on(
         &self,
         lease: &GenerationLease,
@@ -207,7 +192,7 @@ impl Rebuild {
         make_current(&self.log, &views, &self.halted, &mut pace).await?;
         let to = switch::To::Built(lease);
         switch::switch(&self.generations, &self.views, to, self.args.keep).await?;
-        Ok(progress.done().1)
+        Ok(progress.done().map_or(0, |(_, events)| events))
     }
 
     async fn generation(&self, number: u32) -> anyhow::Result<Generation> {
@@ -223,6 +208,24 @@ impl Rebuild {
         }
         self.generations.abandon(generation.number, false).await?;
         bail!("the store has begun a new incarnation meanwhile; start again")
+    }
+}
+
+/// Keeps the right to build or remove a generation, until it is lost.
+async fn keep(
+    generations: &Generations,
+    lease: &GenerationLease,
+    done: impl Fn() -> Option<(u32, u64)>,
+) -> anyhow::Result<()> {
+    let mut renewed = Instant::now();
+    loop {
+        tokio::time::sleep(RENEW).await;
+        match generations.renew(lease, done()).await {
+            Ok(true) => renewed = Instant::now(),
+            Ok(false) => bail!("it was given up, or another process has taken it over"),
+            Err(error) if renewed.elapsed() > LEASE => return Err(error),
+            Err(error) => tracing::warn!("The lease could not be renewed: {error:#}"),
+        }
     }
 }
 

@@ -80,6 +80,12 @@ async fn a_rebuild_that_is_killed_at_every_stage_is_gone_on_with() {
                 .is_some_and(|one| one.parts_done >= before + 3)
         })
         .await;
+        eventually("every projector tells of it", async || {
+            let told = blog.generation(GenerationState::Building).await.unwrap();
+            let said = projector.metrics().await;
+            said.contains(&format!("\nprojector_rebuild_parts_done {}\n", told.parts_done))
+        })
+        .await;
         rebuild.kill();
         let killed = blog.generation(GenerationState::Building).await.unwrap();
         assert!(killed.parts_done > before && killed.parts_done < killed.parts, "{killed:?}");
@@ -95,6 +101,8 @@ async fn a_rebuild_that_is_killed_at_every_stage_is_gone_on_with() {
     let said = blog.tool(&["rebuild"]).succeeds().await;
     assert!(said.contains("Going on with generation 2"), "{said}");
     blog.follow_active().await;
+    let built = blog.generation(GenerationState::Active).await.unwrap();
+    assert_eq!((built.parts_done, built.events_done), (built.parts, built.head.0));
     assert_eq!(blog.views.generation(), 2);
     blog.views_agree_with_the_log().await;
     projector.stop().await;
