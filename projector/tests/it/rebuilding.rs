@@ -8,7 +8,7 @@ use domain::{Partition, Position, PostId};
 use event_log::GenerationState;
 use read_model::VIEW_VERSION;
 use redis::AsyncCommands as _;
-use testkit::{Proxy, eventually, eventually_within, shared};
+use testkit::{Proxy, Signal, eventually, eventually_within, shared};
 
 use crate::support::Blog;
 
@@ -104,6 +104,32 @@ async fn a_rebuild_that_is_killed_at_every_stage_is_gone_on_with() {
     let built = blog.generation(GenerationState::Active).await.unwrap();
     assert_eq!((built.parts_done, built.events_done), (built.parts, built.head.0));
     assert_eq!(blog.views.generation(), 2);
+    blog.views_agree_with_the_log().await;
+    projector.stop().await;
+}
+
+#[tokio::test]
+async fn a_builder_that_sleeps_past_its_lease_and_wakes_does_no_harm() {
+    let mut blog = Blog::new().await;
+    let ids = a_history(&blog).await;
+    let projector = blog.project_impatiently().await;
+    blog.views_agree_with_the_log().await;
+    let mut sleeper = blog.tool(&SLOWLY);
+    eventually_within(Duration::from_secs(60), "some parts are written", async || {
+        blog.generation(GenerationState::Building).await.is_some_and(|one| one.parts_done >= 3)
+    })
+    .await;
+    sleeper.signal(Signal::Stop);
+    let said = blog.rebuild().await;
+    assert!(said.contains("Going on with generation 2"), "{said}");
+    blog.revise(ids[3], "Since the switch").await;
+    blog.views_agree_with_the_log().await;
+    sleeper.signal(Signal::Continue);
+    let said = sleeper.fails().await;
+    assert!(said.contains("generation 2 is not finished"), "{said}");
+    let all = blog.generations().all().await.unwrap();
+    let of_each: Vec<_> = all.iter().map(|one| (one.number, one.state, one.turn)).collect();
+    assert_eq!(of_each, [(1, GenerationState::Kept, 1), (2, GenerationState::Active, 2)]);
     blog.views_agree_with_the_log().await;
     projector.stop().await;
 }
