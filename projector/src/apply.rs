@@ -99,19 +99,28 @@ impl Projection {
         partition: Partition,
         to: Position,
     ) -> anyhow::Result<()> {
-        while let Some(watermark) = self.watermarks.get(&partition) {
-            let from = watermark.point;
-            let cannot_move = self.halted.contains(partition) || self.away.contains(&partition);
-            if from.position >= to || cannot_move {
-                return Ok(());
-            }
-            let run = self.read_run(partition, from).await?;
-            if run.is_empty() {
-                return Ok(());
-            }
-            self.advance(vec![(partition, run)]).await?;
-        }
+        while self.come_closer(partition, to).await? {}
         Ok(())
+    }
+
+    /// One step of that. `false`: there is none to take.
+    pub(crate) async fn come_closer(
+        &mut self,
+        partition: Partition,
+        to: Position,
+    ) -> anyhow::Result<bool> {
+        let Some(watermark) = self.watermarks.get(&partition) else { return Ok(false) };
+        let from = watermark.point;
+        let cannot_move = self.halted.contains(partition) || self.away.contains(&partition);
+        if from.position >= to || cannot_move {
+            return Ok(false);
+        }
+        let run = self.read_run(partition, from).await?;
+        if run.is_empty() {
+            return Ok(false);
+        }
+        self.advance(vec![(partition, run)]).await?;
+        Ok(true)
     }
 
     /// Drops what has been seen, and finds what comes next.

@@ -88,6 +88,12 @@ pub struct GenerationsCommand {
 pub struct AbandonCommand {
     /// Its number
     pub generation: u32,
+
+    /// Also if it is the active one of another version of the views: the last step of a deployment, once no reader
+    /// of that version runs any more
+    #[arg(long)]
+    pub force: bool,
+
     #[command(flatten)]
     pub store: StoreArgs,
 }
@@ -227,8 +233,11 @@ impl GenerationsCommand {
 impl AbandonCommand {
     pub async fn run(self) -> anyhow::Result<()> {
         let Store { generations, .. } = self.store.open(1).await?;
-        if !generations.abandon(self.generation).await? {
-            bail!("generation {} is active, or there is none such", self.generation);
+        if !generations.abandon(self.generation, self.force).await? {
+            bail!(
+                "generation {} is active, or there is none such; one of another version, of which no reader runs any more, is given up with --force",
+                self.generation
+            );
         }
         say(&format!("Generation {} is given up", self.generation))
     }

@@ -20,6 +20,8 @@ pub(crate) const UNDECODABLE: &str = "projector_undecodable_messages_total";
 pub(crate) const UNCOPIED: &str = "projector_uncopied_messages";
 pub(crate) const REBUILD_DONE: &str = "projector_rebuild_events_done";
 pub(crate) const REBUILD_EXPECTED: &str = "projector_rebuild_events_expected";
+pub(crate) const REBUILD_PARTS_DONE: &str = "projector_rebuild_parts_done";
+pub(crate) const REBUILD_PARTS_EXPECTED: &str = "projector_rebuild_parts_expected";
 pub(crate) const REBUILD_REMAINING: &str = "projector_rebuild_remaining_seconds";
 pub(crate) const GENERATIONS: &str = "projector_generations";
 pub(crate) const SWITCHES: &str = "projector_switches_total";
@@ -101,10 +103,17 @@ pub const METRICS: &[Metric] = &[
     ),
     metric(REBUILD_EXPECTED, Gauge, &["work"], "Events that it has to do with in all"),
     metric(
+        REBUILD_PARTS_DONE,
+        Gauge,
+        &[],
+        "Parts of the newest generation that have been built, whoever builds it",
+    ),
+    metric(REBUILD_PARTS_EXPECTED, Gauge, &[], "Parts that it has in all"),
+    metric(
         REBUILD_REMAINING,
         Gauge,
         &["work"],
-        "How long it will take from now on, if it goes on as it has",
+        "How long it will take from now on, if it goes on as it has; of what this process itself does",
     ),
     metric(GENERATIONS, Gauge, &["state"], "Generations of our version of the views"),
     metric(

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use domain::{Partition, Point, Position, PostId};
 use event_log::{Touched, Unreadable};
 use read_model::{Fill, Flag, Guarded, NewEpoch, Watermark};
@@ -175,6 +175,10 @@ impl Projection {
                 .context("a partition that the store has not")?,
             found: self.watermarks.remove(&partition),
         };
+        // We may have slept while it was given up, and removed: a watermark would lie in Redis for ever.
+        let generation = self.views.generation();
+        let is_followed = self.log.generations().is_followed(generation).await?;
+        ensure!(is_followed, "generation {generation} is followed no more");
         let begun = match self.views.begin_epoch(&new).await {
             Ok(begun) => begun,
             Err(error) => return self.leave_out(vec![(partition, error)]).await,

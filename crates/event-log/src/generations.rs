@@ -62,7 +62,8 @@ pub struct GenerationLease {
 }
 
 impl GenerationState {
-    const ALL: [Self; 5] =
+    /// In the order in which one goes through them.
+    pub const ALL: [Self; 5] =
         [Self::Building, Self::Following, Self::Active, Self::Kept, Self::Abandoned];
 
     /// Whether every projector of its version writes it.
@@ -112,6 +113,12 @@ impl Generations {
         rows.iter().map(generation).collect::<Result<_, _>>().context("reading the generations")
     }
 
+    /// Whether projectors write a generation.
+    pub async fn is_followed(&self, number: u32) -> anyhow::Result<bool> {
+        let all = self.all().await?;
+        Ok(all.iter().any(|one| one.number == number && one.state.is_followed()))
+    }
+
     /// The one that readers of a version of the views are answered from, and the number of the switch to it.
     pub async fn active(&self, view_version: u32) -> anyhow::Result<Option<(u32, u64)>> {
         let active: Option<(i32, i64)> = in_time(
@@ -145,12 +152,13 @@ impl Generations {
         Ok(())
     }
 
-    /// Begins a generation. `None`: another of this version is growing already.
+    /// Begins a generation. `None`: another of this version is growing already, or, where only the first is
+    /// wanted, readers of this version have one.
     pub async fn begin(
         &self,
         view_version: u32,
-        head: Position,
-        parts: u32,
+        only_first: bool,
+        (head, parts): (Position, u32),
         holder: &str,
         duration: Duration,
     ) -> anyhow::Result<Option<GenerationLease>> {
@@ -161,6 +169,9 @@ impl Generations {
                      (view_version, state, incarnation, head, parts, token, holder, expires_at)
                  SELECT $1, 'building', incarnation, $2, $3, 1, $4, clock_timestamp() + $5
                  FROM store
+                 WHERE NOT $6 OR NOT EXISTS (
+                     SELECT FROM generations WHERE view_version = $1 AND state = 'active'
+                 )
                  ON CONFLICT DO NOTHING
                  RETURNING number, token",
             )
@@ -169,6 +180,7 @@ impl Generations {
             .bind(signed(parts))
             .bind(holder)
             .bind(duration)
+            .bind(only_first)
             .fetch_optional(&self.pool),
         )
         .await?;
@@ -179,9 +191,21 @@ impl Generations {
         }))
     }
 
-    /// Takes the right to go on with a generation, if nobody has it.
+    /// Takes the right to go on with a generation, if nobody has it. One that has been switched to meanwhile is
+    /// nobody's to go on with.
     pub async fn take(
         &self,
+        number: u32,
+        holder: &str,
+        duration: Duration,
+    ) -> anyhow::Result<Option<GenerationLease>> {
+        let growing = [GenerationState::Building, GenerationState::Following];
+        self.take_one_of(&growing, number, holder, duration).await
+    }
+
+    async fn take_one_of(
+        &self,
+        states: &[GenerationState],
         number: u32,
         holder: &str,
         duration: Duration,
@@ -191,37 +215,39 @@ impl Generations {
             sqlx::query_scalar(
                 "UPDATE generations
                  SET token = token + 1, holder = $2, expires_at = clock_timestamp() + $3
-                 WHERE number = $1 AND expires_at < clock_timestamp()
+                 WHERE number = $1 AND expires_at < clock_timestamp() AND state = ANY($4)
                  RETURNING token",
             )
             .bind(signed(number))
             .bind(holder)
             .bind(duration)
+            .bind(states.iter().map(|state| state.name()).collect::<Vec<_>>())
             .fetch_optional(&self.pool),
         )
         .await?;
         Ok(token.map(|token| GenerationLease { number, token, duration }))
     }
 
-    /// Keeps the right, and tells how far the work has come. `false`: it is somebody else's by now.
+    /// Keeps the right, and tells how many parts and events are done, if there is anything to tell. `false`: it is
+    /// somebody else's by now.
     pub async fn renew(
         &self,
         lease: &GenerationLease,
-        parts_done: u32,
-        events_done: u64,
+        done: Option<(u32, u64)>,
     ) -> anyhow::Result<bool> {
         let renewed = in_time(
             "renewing the lease of a generation",
             sqlx::query(
                 "UPDATE generations
-                 SET expires_at = clock_timestamp() + $3, parts_done = $4, events_done = $5
+                 SET expires_at = clock_timestamp() + $3, parts_done = coalesce($4, parts_done),
+                     events_done = coalesce($5, events_done)
                  WHERE number = $1 AND token = $2",
             )
             .bind(signed(lease.number))
             .bind(lease.token)
             .bind(lease.duration)
-            .bind(signed(parts_done))
-            .bind(i64::try_from(events_done).unwrap_or(i64::MAX))
+            .bind(done.map(|(parts, _)| signed(parts)))
+            .bind(done.map(|(_, events)| i64::try_from(events).unwrap_or(i64::MAX)))
             .execute(&self.pool),
         )
         .await?;
@@ -249,7 +275,8 @@ impl Generations {
             "letting a generation follow",
             sqlx::query(
                 "UPDATE generations
-                 SET state = 'following', changed_at = clock_timestamp()
+                 SET state = 'following', changed_at = clock_timestamp(),
+                     parts_done = parts, events_done = head
                  WHERE number = $1 AND token = $2 AND state IN ('building', 'following')",
             )
             .bind(signed(lease.number))
@@ -260,22 +287,39 @@ impl Generations {
         Ok(changed.rows_affected() == 1)
     }
 
-    /// Makes a followed generation the active one of its version. The one before is kept, and so are `keep` in
-    /// all; older ones are abandoned. `false`: it cannot be switched to.
-    pub async fn switch(&self, number: u32, keep: u32) -> anyhow::Result<bool> {
-        in_time("switching to a generation", self.switch_in_one_step(number, keep)).await
+    /// Makes a generation that has been built the active one of its version. The one before is kept, and so are
+    /// `keep` in all; older ones are abandoned. `false`: it is somebody else's by now, or is given up.
+    pub async fn switch(&self, lease: &GenerationLease, keep: u32) -> anyhow::Result<bool> {
+        let switch = self.switch_in_one_step(lease.number, Some(lease.token), keep);
+        in_time("switching to a generation", switch).await
     }
 
-    async fn switch_in_one_step(&self, number: u32, keep: u32) -> Result<bool, sqlx::Error> {
+    /// The same with one that was active before. `false`: it is not kept any more.
+    pub async fn switch_back(&self, number: u32, keep: u32) -> anyhow::Result<bool> {
+        let switch = self.switch_in_one_step(number, None, keep);
+        in_time("switching back to a generation", switch).await
+    }
+
+    async fn switch_in_one_step(
+        &self,
+        number: u32,
+        builder: Option<i64>,
+        keep: u32,
+    ) -> Result<bool, sqlx::Error> {
         let mut step = self.pool.begin().await?;
         // Few rows, few switches: nothing is gained by letting two of them overlap.
         sqlx::query("LOCK TABLE generations IN SHARE ROW EXCLUSIVE MODE")
             .execute(&mut *step)
             .await?;
+        // Of one that is kept nobody has the right.
         let version: Option<i32> = sqlx::query_scalar(
-            "SELECT view_version FROM generations WHERE number = $1 AND state IN ('following', 'kept')",
+            "SELECT view_version FROM generations
+             WHERE number = $1
+                   AND CASE WHEN $2 IS NULL THEN state = 'kept'
+                            ELSE state = 'following' AND token = $2 END",
         )
         .bind(signed(number))
+        .bind(builder)
         .fetch_optional(&mut *step)
         .await?;
         let Some(version) = version else { return Ok(false) };
@@ -315,8 +359,9 @@ impl Generations {
         Ok(true)
     }
 
-    /// Gives up a generation that no reader is answered from. `false`: there is none such.
-    pub async fn abandon(&self, number: u32) -> anyhow::Result<bool> {
+    /// Gives up a generation that no reader is answered from. `false`: there is none such. One that is active for
+    /// another version may be given up `though_active`, but never the one that was switched to last.
+    pub async fn abandon(&self, number: u32, though_active: bool) -> anyhow::Result<bool> {
         // The token grows, so whoever builds it notices.
         let changed = in_time(
             "abandoning a generation",
@@ -325,9 +370,11 @@ impl Generations {
                  SET state = 'abandoned', changed_at = clock_timestamp(), token = token + 1,
                      expires_at = '-infinity'
                  WHERE number = $1 AND state <> 'abandoned'
-                       AND (state <> 'active' OR turn < (SELECT max(turn) FROM generations))",
+                       AND (state <> 'active' OR
+                            $2 AND turn < (SELECT max(turn) FROM generations))",
             )
             .bind(signed(number))
+            .bind(though_active)
             .execute(&self.pool),
         )
         .await?;
@@ -354,10 +401,9 @@ impl Generations {
             .fetch_optional(&self.pool),
         )
         .await?;
-        match number {
-            Some(number) => self.take(number.unsigned_abs(), holder, duration).await,
-            None => Ok(None),
-        }
+        let Some(number) = number else { return Ok(None) };
+        let abandoned = [GenerationState::Abandoned];
+        self.take_one_of(&abandoned, number.unsigned_abs(), holder, duration).await
     }
 
     /// Strikes a generation off the list, once nothing is left of it.

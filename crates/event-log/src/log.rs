@@ -9,6 +9,8 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row};
 use uuid::Uuid;
 
+use crate::Generations;
+
 /// No read takes longer; one that would is given up, and its caller tries again or answers without it.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 
@@ -46,6 +48,11 @@ const COLUMNS: &str = "events.position, partition, event_id, aggregate_id, seque
 impl EventLog {
     pub fn new(pool: PgPool, partitions: Partitions) -> Self {
         Self { pool, partitions }
+    }
+
+    /// The generations of the views that are made from it.
+    pub fn generations(&self) -> Generations {
+        Generations::new(self.pool.clone())
     }
 
     pub fn partitions(&self) -> Partitions {

@@ -24,8 +24,12 @@ pub struct Size {
 /// How far the removal of a generation has come.
 #[derive(Debug, Default)]
 pub struct Removal {
-    /// For each partition: where to go on in it. `None` once nothing is left.
+    /// For each partition: where to go on with its rows. `None` once no row is left.
     cursors: Option<Vec<Option<u64>>>,
+    /// Of how many partitions the lists are gone too.
+    emptied: usize,
+    /// Where to go on with the lists of the next one.
+    list_cursor: u64,
 }
 
 impl Views {
@@ -135,6 +139,9 @@ impl Views {
         let keys = self.keys();
         let left: Vec<(Partition, u64)> =
             self.partitions.all().zip(&*cursors).filter_map(|(p, at)| Some((p, (*at)?))).collect();
+        if left.is_empty() {
+            return self.remove_some_lists(removal).await;
+        }
         let mut exchange = self.connection.exchange();
         for (partition, cursor) in &left {
             let listed = keys.listed(*partition);
@@ -156,11 +163,7 @@ impl Views {
                 *cursor = next;
             }
         }
-        if cursors.iter().any(Option::is_some) {
-            return Ok(false);
-        }
-        self.remove_lists().await?;
-        Ok(true)
+        Ok(false)
     }
 
     async fn remove_watermarks(&self) -> Result<(), ViewsError> {
@@ -174,18 +177,33 @@ impl Views {
         self.unlink(doomed.collect()).await
     }
 
-    async fn remove_lists(&self) -> Result<(), ViewsError> {
+    async fn remove_some_lists(&self, removal: &mut Removal) -> Result<bool, ViewsError> {
+        let Some(partition) = self.partitions.all().nth(removal.emptied) else { return Ok(true) };
         let keys = self.keys();
-        for partition in self.partitions.all() {
-            let prefix = keys.list_prefix(partition);
-            for names in self.list_names(partition).await?.chunks(STEP) {
-                self.unlink(names.iter().map(|name| format!("{prefix}{name}")).collect()).await?;
-            }
+        let (next, names) = self.some_list_names(partition, removal.list_cursor).await?;
+        let prefix = keys.list_prefix(partition);
+        self.unlink(names.iter().map(|name| format!("{prefix}{name}")).collect()).await?;
+        removal.list_cursor = next;
+        if next == 0 {
             // These last, for they tell what is left.
             let (listed, lists) = (keys.listed(partition), keys.lists(partition));
             self.unlink(vec![listed, lists, keys.quarantined(partition)]).await?;
+            removal.emptied += 1;
         }
-        Ok(())
+        Ok(false)
+    }
+
+    /// Some of the lists that a partition has, perhaps one of them twice; and where to go on, zero at the end.
+    pub(crate) async fn some_list_names(
+        &self,
+        partition: Partition,
+        cursor: u64,
+    ) -> Result<(u64, Vec<String>), ViewsError> {
+        let lists = self.keys().lists(partition);
+        let mut exchange = self.connection.exchange();
+        exchange.question(&lists).cmd("SSCAN").arg(&lists).arg(cursor).arg("COUNT").arg(STEP);
+        let [answer] = exchange.send().await.next()?;
+        read(answer)
     }
 
     /// One by one: while a slot moves, some of its keys may be here and some there.

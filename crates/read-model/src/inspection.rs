@@ -1,6 +1,6 @@
 //! What lies in Redis, looked at field by field: for whoever holds it against the log.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use domain::{Partition, Position, PostId};
 use redis::{Script, Value};
@@ -143,11 +143,15 @@ impl Views {
 
     /// The lists that a partition has.
     pub async fn list_names(&self, partition: Partition) -> Result<Vec<String>, ViewsError> {
-        let lists = self.keys().lists(partition);
-        let mut exchange = self.connection.exchange();
-        exchange.question(&lists).smembers(&lists);
-        let [names] = exchange.send().await.next()?;
-        Ok(values::<String>(names)?.into_iter().flatten().collect())
+        let (mut all, mut cursor) = (BTreeSet::new(), 0);
+        loop {
+            let (next, names) = self.some_list_names(partition, cursor).await?;
+            all.extend(names);
+            cursor = next;
+            if cursor == 0 {
+                return Ok(all.into_iter().collect());
+            }
+        }
     }
 
     /// Some entries of a list that are no place of their post, as far as it is known which places it has; and where to go on, zero at

@@ -88,7 +88,8 @@ impl Rebuild {
             while let Some(lane) = lanes.join_next().await {
                 lane.context("a lane of the rebuild ended badly")?;
             }
-            if attempt.lost.load(Ordering::Relaxed) {
+            // With nothing pending, it was lost when it was to be closed.
+            if attempt.lost.load(Ordering::Relaxed) || attempt.pending.is_empty() {
                 let number = generation.number;
                 tracing::warn!(
                     "Redis has lost a part of generation {number}, which is written again"
@@ -124,8 +125,11 @@ impl Rebuild {
                     head: point,
                     found: mark,
                 };
-                // If it is refused, it is looked at again.
-                views.begin_epoch(&new).await.context("beginning a partition")?;
+                // If it is refused, it is looked at again, a little later.
+                let begun = views.begin_epoch(&new).await.context("beginning a partition")?;
+                if begun != Guarded::Written {
+                    tokio::time::sleep(AFTER_AN_ERROR).await;
+                }
             }
         }
     }
@@ -161,6 +165,8 @@ impl Rebuild {
             while let Err(error) = self.part(attempt, *part, &mut pace).await {
                 tracing::warn!("Part {part} of the rebuild waits: {error:#}");
                 tokio::time::sleep(AFTER_AN_ERROR).await;
+                // To wait for servers is no work of theirs.
+                pace.begin();
             }
         }
     }

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use event_log::GenerationState;
+use event_log::{Generation, GenerationState};
 use read_model::VIEW_VERSION;
 use service_runtime::Check;
 use tokio_util::sync::CancellationToken;
 
-use super::{Busy, Progress, Rebuild, removal};
+use super::{Progress, Rebuild, removal};
 use crate::metrics;
 
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -32,6 +32,7 @@ impl Keeper {
                     }
                 }
             },
+            self.watch(&stop),
             self.watch_filling(&stop),
         );
         Ok(())
@@ -39,18 +40,6 @@ impl Keeper {
 
     async fn look(&self, stop: &CancellationToken) -> anyhow::Result<()> {
         let Rebuild { generations, views, .. } = &self.rebuild;
-        let all = generations.all().await?;
-        for state in [
-            GenerationState::Building,
-            GenerationState::Following,
-            GenerationState::Active,
-            GenerationState::Kept,
-            GenerationState::Abandoned,
-        ] {
-            let ours = all.iter().filter(|one| one.view_version == VIEW_VERSION);
-            let count = ours.filter(|one| one.state == state).count();
-            ::metrics::gauge!(metrics::GENERATIONS, "state" => state.to_string()).set(count as f64);
-        }
         match generations.active(VIEW_VERSION).await? {
             Some((number, turn)) => {
                 self.check.ready();
@@ -66,20 +55,30 @@ impl Keeper {
     /// Builds the first generation of our version, while the program before us serves from its own.
     async fn build(&self) {
         self.check.not_ready(format!("version {VIEW_VERSION} of the views is being built"));
-        match self.rebuild.run().await {
-            Ok(built) => {
+        match self.rebuild.run_first().await {
+            Ok(Some(built)) => {
                 let generation = built.generation;
                 tracing::info!(
                     generation,
                     "Version {VIEW_VERSION} of the views is there: generation {generation}"
                 );
             }
-            Err(error) if error.is::<Busy>() => tracing::debug!("{error:#}"),
+            Ok(None) => {}
             Err(error) => {
                 tracing::error!(
                     "Version {VIEW_VERSION} of the views could not be built: {error:#}"
                 );
             }
+        }
+    }
+
+    /// Shows which generations there are, whoever builds them.
+    async fn watch(&self, stop: &CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(LOOK_AGAIN)).await.is_some() {
+            let all = stop.run_until_cancelled(self.rebuild.generations.all()).await;
+            let Some(Ok(mut all)) = all else { continue };
+            all.retain(|one| one.view_version == VIEW_VERSION);
+            show(&all);
         }
     }
 
@@ -111,4 +110,19 @@ impl Keeper {
             }
         }
     }
+}
+
+/// Tells how many generations of our version there are, and how far the newest has come.
+fn show(ours: &[Generation]) {
+    for state in GenerationState::ALL {
+        let count = ours.iter().filter(|one| one.state == state).count();
+        ::metrics::gauge!(metrics::GENERATIONS, "state" => state.to_string()).set(count as f64);
+    }
+    let newest = ours.iter().rfind(|one| one.state != GenerationState::Abandoned);
+    let Some(newest) = newest else { return };
+    ::metrics::gauge!(metrics::REBUILD_PARTS_DONE).set(newest.parts_done);
+    ::metrics::gauge!(metrics::REBUILD_PARTS_EXPECTED).set(newest.parts);
+    let work = "rebuild";
+    ::metrics::gauge!(metrics::REBUILD_DONE, "work" => work).set(newest.events_done as f64);
+    ::metrics::gauge!(metrics::REBUILD_EXPECTED, "work" => work).set(newest.head.0 as f64);
 }

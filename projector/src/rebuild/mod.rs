@@ -25,6 +25,8 @@ use read_model::{VIEW_VERSION, Views};
 use crate::config::RebuildArgs;
 use crate::halted::Halted;
 use crate::verify::Verifier;
+use follow::{catch_up, make_current};
+use pace::Pace;
 pub(crate) use page::Pages;
 pub(crate) use progress::Progress;
 pub use switch::{Switched, rollback};
@@ -69,16 +71,33 @@ impl Rebuild {
     pub async fn run(&self) -> anyhow::Result<Rebuilt> {
         let begun = Instant::now();
         let lease = self.obtain().await?;
+        self.finish(&lease, begun).await
+    }
+
+    /// The same where readers of our version have no generation yet. `None`: somebody else sees to that, or has.
+    pub(crate) async fn run_first(&self) -> anyhow::Result<Option<Rebuilt>> {
+        let begun = Instant::now();
+        let lease = match self.growing().await? {
+            Some(growing) => self.take(growing.number).await?,
+            None => self.begin(true).await?,
+        };
+        match lease {
+            Some(lease) => self.finish(&lease, begun).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn finish(&self, lease: &GenerationLease, begun: Instant) -> anyhow::Result<Rebuilt> {
         let number = lease.number;
         let progress = Arc::new(Progress::new("rebuild"));
         let outcome = tokio::select! {
-            outcome = self.go_on(&lease, &progress) => outcome,
-            lost = self.keep(&lease, &progress) => lost.map(|()| 0),
+            outcome = self.go_on(lease, &progress) => outcome,
+            lost = keep(&self.generations, lease, || progress.done()) => lost.map(|()| 0),
         };
         progress.end();
         if outcome.is_err() {
             // Whoever tries again need not wait.
-            let _ = self.generations.give_back(&lease).await;
+            let _ = self.generations.give_back(lease).await;
         }
         let events = outcome.with_context(|| format!("generation {number} is not finished"))?;
         Ok(Rebuilt { generation: number, events, took: begun.elapsed() })
@@ -88,52 +107,54 @@ impl Rebuild {
     async fn obtain(&self) -> anyhow::Result<GenerationLease> {
         let deadline = Instant::now() + LEASE + RENEW;
         loop {
-            let all = self.generations.all().await?;
-            let growing = all.iter().find(|generation| {
-                generation.view_version == VIEW_VERSION
-                    && matches!(
-                        generation.state,
-                        GenerationState::Building | GenerationState::Following
-                    )
-            });
-            let Some(growing) = growing else {
-                let head = self.log.head().await?;
-                let parts = build::parts(head, self.args.part_events);
-                let begun = self.generations.begin(VIEW_VERSION, head, parts, &self.holder, LEASE);
-                if let Some(lease) = begun.await? {
-                    let number = lease.number;
-                    tracing::info!(generation = number, position = %head, "Building generation {number} as of position {head}");
-                    return Ok(lease);
+            let Some(growing) = self.growing().await? else {
+                match self.begin(false).await? {
+                    Some(lease) => return Ok(lease),
+                    None => continue,
                 }
-                continue;
             };
             let number = growing.number;
-            if let Some(lease) = self.generations.take(number, &self.holder, LEASE).await? {
-                tracing::info!(generation = number, "Going on with generation {number}");
+            if let Some(lease) = self.take(number).await? {
                 return Ok(lease);
             }
             // A builder that was killed holds it until its time is over. One that lives makes that longer.
             if Instant::now() > deadline {
-                let holder = growing.holder.clone().unwrap_or_else(|| "another process".to_owned());
+                let holder = growing.holder.unwrap_or_else(|| "another process".to_owned());
                 return Err(Busy { number, holder }.into());
             }
             tokio::time::sleep(RENEW / 4).await;
         }
     }
 
-    /// Keeps the right to build, until it is lost.
-    async fn keep(&self, lease: &GenerationLease, progress: &Progress) -> anyhow::Result<()> {
-        let mut renewed = Instant::now();
-        loop {
-            tokio::time::sleep(RENEW).await;
-            let (parts, events) = progress.done();
-            match self.generations.renew(lease, parts, events).await {
-                Ok(true) => renewed = Instant::now(),
-                Ok(false) => bail!("it was given up, or another process has taken it over"),
-                Err(error) if renewed.elapsed() > LEASE => return Err(error),
-                Err(error) => tracing::warn!("The lease could not be renewed: {error:#}"),
-            }
+    /// The generation of our version that is being built, by whomever.
+    async fn growing(&self) -> anyhow::Result<Option<Generation>> {
+        let mut all = self.generations.all().await?.into_iter();
+        Ok(all.find(|generation| {
+            generation.view_version == VIEW_VERSION
+                && matches!(
+                    generation.state,
+                    GenerationState::Building | GenerationState::Following
+                )
+        }))
+    }
+
+    async fn begin(&self, only_first: bool) -> anyhow::Result<Option<GenerationLease>> {
+        let head = self.log.head().await?;
+        let plan = (head, build::parts(head, self.args.part_events));
+        let begun = self.generations.begin(VIEW_VERSION, only_first, plan, &self.holder, LEASE);
+        let lease = begun.await?;
+        if let Some(GenerationLease { number, .. }) = lease {
+            tracing::info!(generation = number, position = %head, "Building generation {number} as of position {head}");
         }
+        Ok(lease)
+    }
+
+    async fn take(&self, number: u32) -> anyhow::Result<Option<GenerationLease>> {
+        let lease = self.generations.take(number, &self.holder, LEASE).await?;
+        if lease.is_some() {
+            tracing::info!(generation = number, "Going on with generation {number}");
+        }
+        Ok(lease)
     }
 
     async fn go_on(
@@ -143,16 +164,19 @@ impl Rebuild {
     ) -> anyhow::Result<u64> {
         let generation = self.generation(lease.number).await?;
         let views = self.views.of_generation(generation.number);
+        let mut pace = Pace::new(self.args.share);
         let number = generation.number;
         if generation.state == GenerationState::Building {
             let marks = self.build(&generation, &views, progress).await?;
-            self.catch_up(&views).await?;
+            pace.begin();
+            catch_up(&self.log, &views, &self.halted, &mut pace).await?;
             ensure!(self.generations.follow(lease).await?, "it was given up");
             views.forget_built(&marks).await?;
         }
         // From now on every projector writes it, once it has noticed.
         tokio::time::sleep(NOTICED).await;
-        self.catch_up(&views).await?;
+        pace.begin();
+        catch_up(&self.log, &views, &self.halted, &mut pace).await?;
         let verifier = Verifier::new(self.log.clone(), views.clone());
         let report = verifier.sample(self.args.verify_pages).await?;
         for difference in &report.differences {
@@ -164,9 +188,11 @@ impl Rebuild {
             report.differences.len(),
         );
         self.is_of_this_life(&generation).await?;
-        self.catch_up(&views).await?;
-        switch::switch(&self.generations, &self.views, number, self.args.keep).await?;
-        Ok(progress.done().1)
+        pace.begin();
+        make_current(&self.log, &views, &self.halted, &mut pace).await?;
+        let to = switch::To::Built(lease);
+        switch::switch(&self.generations, &self.views, to, self.args.keep).await?;
+        Ok(progress.done().map_or(0, |(_, events)| events))
     }
 
     async fn generation(&self, number: u32) -> anyhow::Result<Generation> {
@@ -180,8 +206,26 @@ impl Rebuild {
         if self.log.incarnation().await? == generation.incarnation {
             return Ok(());
         }
-        self.generations.abandon(generation.number).await?;
+        self.generations.abandon(generation.number, false).await?;
         bail!("the store has begun a new incarnation meanwhile; start again")
+    }
+}
+
+/// Keeps the right to build or remove a generation, until it is lost.
+async fn keep(
+    generations: &Generations,
+    lease: &GenerationLease,
+    done: impl Fn() -> Option<(u32, u64)>,
+) -> anyhow::Result<()> {
+    let mut renewed = Instant::now();
+    loop {
+        tokio::time::sleep(RENEW).await;
+        match generations.renew(lease, done()).await {
+            Ok(true) => renewed = Instant::now(),
+            Ok(false) => bail!("it was given up, or another process has taken it over"),
+            Err(error) if renewed.elapsed() > LEASE => return Err(error),
+            Err(error) => tracing::warn!("The lease could not be renewed: {error:#}"),
+        }
     }
 }
 

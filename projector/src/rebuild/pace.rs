@@ -1,9 +1,6 @@
 //! How much of the time is worked: what a rebuild leaves of Postgres and Redis to everybody else.
 
-use std::time::{Duration, Instant};
-
-/// Longer than this nobody pauses at a time.
-const LONGEST: Duration = Duration::from_secs(2);
+use std::time::Instant;
 
 /// A worker that rests after each piece of work in proportion to how long it took: on a system under load pieces take
 /// longer, and so do the rests.
@@ -21,9 +18,15 @@ impl Pace {
         Self { rest: (1.0 - share) / share, since: Instant::now() }
     }
 
-    /// Rests from what was done since the last rest.
+    /// Begins to work. What was done before was no work, or not ours.
+    pub(crate) fn begin(&mut self) {
+        self.since = Instant::now();
+    }
+
+    /// Rests from what was done since the last rest, however long that takes: a share is kept most of all when pieces
+    /// take long.
     pub(crate) async fn rest(&mut self) {
-        let rest = self.since.elapsed().mul_f64(self.rest).min(LONGEST);
+        let rest = self.since.elapsed().mul_f64(self.rest);
         if !rest.is_zero() {
             tokio::time::sleep(rest).await;
         }

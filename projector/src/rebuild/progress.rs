@@ -2,7 +2,7 @@
 //! machines.
 
 use std::io::{IsTerminal as _, stderr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,8 @@ pub(crate) struct Progress {
     parts: AtomicU64,
     parts_done: AtomicU64,
     done: AtomicU64,
+    /// Whether it is, how many parts have been done.
+    is_known: AtomicBool,
     /// What had been done before us says nothing of how fast we are.
     begun: Mutex<(Instant, u64)>,
     said: Mutex<Option<Instant>>,
@@ -42,6 +44,7 @@ impl Progress {
             parts: AtomicU64::new(0),
             parts_done: AtomicU64::new(0),
             done: AtomicU64::new(0),
+            is_known: AtomicBool::new(false),
             begun: Mutex::new((Instant::now(), 0)),
             said: Mutex::new(None),
             bar,
@@ -66,6 +69,7 @@ impl Progress {
         let done = u64::try_from(done).unwrap_or(total);
         self.parts_done.store(parts_done as u64, Ordering::Relaxed);
         self.begin_at(done);
+        self.is_known.store(true, Ordering::Relaxed);
     }
 
     fn begin_at(&self, done: u64) {
@@ -93,10 +97,11 @@ impl Progress {
         self.tell();
     }
 
-    /// Parts and events that are done.
-    pub(crate) fn done(&self) -> (u32, u64) {
+    /// Parts and events that are done, once it is known what had been done before.
+    pub(crate) fn done(&self) -> Option<(u32, u64)> {
         let parts = u32::try_from(self.parts_done.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
-        (parts, self.done.load(Ordering::Relaxed))
+        let is_known = self.is_known.load(Ordering::Relaxed);
+        is_known.then(|| (parts, self.done.load(Ordering::Relaxed)))
     }
 
     pub(crate) fn end(&self) {

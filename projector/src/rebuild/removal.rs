@@ -7,7 +7,7 @@ use read_model::{Removal, Views};
 use tokio_util::sync::CancellationToken;
 
 use super::pace::Pace;
-use super::{LEASE, holder};
+use super::{LEASE, holder, keep};
 
 /// How long after a generation was given up everybody has noticed, so that nobody writes it again.
 const NOTICED: Duration = Duration::from_secs(10);
@@ -37,14 +37,18 @@ async fn remove(
     lease: &GenerationLease,
 ) -> anyhow::Result<()> {
     let views = views.of_generation(lease.number);
-    let mut pace = Pace::new(SHARE);
-    let mut removal = Removal::default();
-    while !views.remove_some(&mut removal).await? {
-        pace.rest().await;
-        // Whoever has taken it over goes on where there is something left.
-        if !generations.renew(lease, 0, 0).await? {
-            return Ok(());
+    let steps = async {
+        let mut pace = Pace::new(SHARE);
+        let mut removal = Removal::default();
+        while !views.remove_some(&mut removal).await? {
+            pace.rest().await;
         }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        removed = steps => removed?,
+        // Whoever has taken it over goes on where there is something left.
+        lost = keep(generations, lease, || None) => return lost,
     }
     generations.forget(lease).await
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use domain::{Partition, PostId};
+use domain::{Partition, Position, PostId};
 use event_log::GenerationState;
+use read_model::VIEW_VERSION;
 use redis::AsyncCommands as _;
-use testkit::{Proxy, eventually, eventually_within, shared};
+use testkit::{Proxy, Signal, eventually, eventually_within, shared};
 
 use crate::support::Blog;
 
@@ -46,6 +47,24 @@ async fn a_rebuild_makes_what_the_log_makes_and_the_way_back_loses_nothing() {
 }
 
 #[tokio::test]
+async fn the_way_back_leads_to_all_that_was_written_even_if_no_projector_runs() {
+    let mut blog = Blog::new().await;
+    let ids = a_history(&blog).await;
+    let projector = blog.project_impatiently().await;
+    blog.views_agree_with_the_log().await;
+    blog.rebuild().await;
+    projector.stop().await;
+    for id in &ids[2..40] {
+        blog.revise(*id, "While nobody projects").await;
+    }
+    let said = blog.tool(&["rollback"]).succeeds().await;
+    assert!(said.contains("back to generation 1 in"), "{said}");
+    blog.follow_active().await;
+    assert_eq!(blog.views.generation(), 1);
+    blog.views_agree_with_the_log().await;
+}
+
+#[tokio::test]
 async fn a_rebuild_that_is_killed_at_every_stage_is_gone_on_with() {
     let mut blog = Blog::new().await;
     a_history(&blog).await;
@@ -59,6 +78,12 @@ async fn a_rebuild_that_is_killed_at_every_stage_is_gone_on_with() {
             blog.generation(GenerationState::Building)
                 .await
                 .is_some_and(|one| one.parts_done >= before + 3)
+        })
+        .await;
+        eventually("every projector tells of it", async || {
+            let told = blog.generation(GenerationState::Building).await.unwrap();
+            let said = projector.metrics().await;
+            said.contains(&format!("\nprojector_rebuild_parts_done {}\n", told.parts_done))
         })
         .await;
         rebuild.kill();
@@ -76,7 +101,35 @@ async fn a_rebuild_that_is_killed_at_every_stage_is_gone_on_with() {
     let said = blog.tool(&["rebuild"]).succeeds().await;
     assert!(said.contains("Going on with generation 2"), "{said}");
     blog.follow_active().await;
+    let built = blog.generation(GenerationState::Active).await.unwrap();
+    assert_eq!((built.parts_done, built.events_done), (built.parts, built.head.0));
     assert_eq!(blog.views.generation(), 2);
+    blog.views_agree_with_the_log().await;
+    projector.stop().await;
+}
+
+#[tokio::test]
+async fn a_builder_that_sleeps_past_its_lease_and_wakes_does_no_harm() {
+    let mut blog = Blog::new().await;
+    let ids = a_history(&blog).await;
+    let projector = blog.project_impatiently().await;
+    blog.views_agree_with_the_log().await;
+    let mut sleeper = blog.tool(&SLOWLY);
+    eventually_within(Duration::from_secs(60), "some parts are written", async || {
+        blog.generation(GenerationState::Building).await.is_some_and(|one| one.parts_done >= 3)
+    })
+    .await;
+    sleeper.signal(Signal::Stop);
+    let said = blog.rebuild().await;
+    assert!(said.contains("Going on with generation 2"), "{said}");
+    blog.revise(ids[3], "Since the switch").await;
+    blog.views_agree_with_the_log().await;
+    sleeper.signal(Signal::Continue);
+    let said = sleeper.fails().await;
+    assert!(said.contains("generation 2 is not finished"), "{said}");
+    let all = blog.generations().all().await.unwrap();
+    let of_each: Vec<_> = all.iter().map(|one| (one.number, one.state, one.turn)).collect();
+    assert_eq!(of_each, [(1, GenerationState::Kept, 1), (2, GenerationState::Active, 2)]);
     blog.views_agree_with_the_log().await;
     projector.stop().await;
 }
@@ -187,15 +240,7 @@ async fn an_old_generation_is_removed_and_the_others_are_not() {
 
 #[tokio::test]
 async fn a_program_with_another_version_of_the_views_builds_its_own_and_leaves_the_others_alone() {
-    let mut blog = Blog::new().await;
-    a_history(&blog).await;
-    let projector = blog.project_impatiently().await;
-    blog.views_agree_with_the_log().await;
-    projector.stop().await;
-    sqlx::query("UPDATE generations SET view_version = view_version - 1")
-        .execute(&blog.pool)
-        .await
-        .unwrap();
+    let mut blog = of_the_version_before().await;
     let before = blog.epochs().await;
 
     let projector = blog.project_impatiently().await;
@@ -211,7 +256,28 @@ async fn a_program_with_another_version_of_the_views_builds_its_own_and_leaves_t
     blog.views_agree_with_the_log().await;
     // The one of the version before is left where it was, for the program that it belongs to.
     assert!(blog.views.of_generation(1).row(id).await.unwrap().row.is_none());
+    let said = blog.tool(&["abandon", "1"]).fails().await;
+    assert!(said.contains("generation 1 is active"), "{said}");
+    blog.tool(&["abandon", "2", "--force"]).fails().await;
+    blog.tool(&["abandon", "1", "--force"]).succeeds().await;
     projector.stop().await;
+}
+
+#[tokio::test]
+async fn of_two_projectors_of_a_new_version_one_builds_and_switches_once() {
+    let blog = of_the_version_before().await;
+    let (one, other) = tokio::join!(blog.project_impatiently(), blog.project_impatiently());
+    for projector in [&one, &other] {
+        eventually_within(Duration::from_secs(60), "it is content", async || {
+            projector.unready("generation").await.is_none()
+        })
+        .await;
+    }
+    let all = blog.generations().all().await.unwrap();
+    let of_each: Vec<_> = all.iter().map(|one| (one.state, one.turn)).collect();
+    assert_eq!(of_each, [(GenerationState::Active, 1), (GenerationState::Active, 2)], "{all:?}");
+    one.stop().await;
+    other.stop().await;
 }
 
 #[tokio::test]
@@ -238,6 +304,24 @@ async fn a_page_that_cannot_be_folded_is_set_aside_and_the_rest_is_rebuilt() {
 }
 
 #[tokio::test]
+async fn only_who_has_the_right_to_build_a_generation_switches_to_it() {
+    let blog = Blog::new().await;
+    let (generations, long) = (blog.generations(), Duration::from_secs(60));
+    let begun = generations.begin(VIEW_VERSION, false, (Position::ZERO, 1), "one", long).await;
+    let lost = begun.unwrap().unwrap();
+    assert!(!generations.switch(&lost, 1).await.unwrap(), "it is still being built");
+    assert!(generations.follow(&lost).await.unwrap());
+    generations.give_back(&lost).await.unwrap();
+    let taken = generations.take(lost.number, "another", long).await.unwrap().unwrap();
+    assert!(!generations.switch(&lost, 1).await.unwrap(), "another has it");
+    assert!(!generations.switch_back(lost.number, 1).await.unwrap(), "it never was active");
+    assert!(generations.switch(&taken, 1).await.unwrap());
+    assert!(!generations.switch(&taken, 1).await.unwrap(), "it is over");
+    generations.give_back(&taken).await.unwrap();
+    assert!(generations.take(taken.number, "a third", long).await.unwrap().is_none());
+}
+
+#[tokio::test]
 async fn a_page_is_shown_as_it_was() {
     let blog = Blog::new().await;
     let id = blog.publish_in(Partition(0)).await;
@@ -257,6 +341,20 @@ async fn a_page_is_shown_as_it_was() {
     assert_eq!(show(&["--at", &(position.0 + 1).to_string()]).await["page"]["title"], "Later");
     assert_eq!(show(&["--at", "2026-01-01T00:00:00Z"]).await["state"], "not written yet");
     assert_eq!(show(&[]).await["state"], "deleted");
+}
+
+/// With views by the program before this one, as far as anybody can tell.
+async fn of_the_version_before() -> Blog {
+    let blog = Blog::new().await;
+    a_history(&blog).await;
+    let projector = blog.project_impatiently().await;
+    blog.views_agree_with_the_log().await;
+    projector.stop().await;
+    sqlx::query("UPDATE generations SET view_version = view_version - 1")
+        .execute(&blog.pool)
+        .await
+        .unwrap();
+    blog
 }
 
 /// Some posts with some past, in every partition.

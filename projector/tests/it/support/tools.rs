@@ -3,7 +3,7 @@
 use std::fs;
 
 use event_log::{Generation, GenerationState, Generations};
-use testkit::{Launch, Process, eventually_within, unique_name};
+use testkit::{Launch, Process, Signal, eventually_within, unique_name};
 
 use super::Blog;
 
@@ -77,6 +77,12 @@ impl Tool {
         let (content, said) = self.ends().await;
         assert!(!content, "{said}");
         said
+    }
+
+    /// Has it stand still, or go on.
+    pub(crate) fn signal(&mut self, signal: Signal) {
+        self.process.require_running().unwrap();
+        self.process.signal(signal).unwrap();
     }
 
     pub(crate) fn kill(mut self) {
