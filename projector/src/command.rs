@@ -3,9 +3,9 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
-use event_log::{EventLog, Generations, PoolSettings};
+use event_log::{EventLog, Generation, Generations, PoolSettings};
 use read_model::{KeySpace, VIEW_VERSION, Views};
 use service_runtime::{Readiness, Secret, TelemetryArgs};
 
@@ -238,11 +238,16 @@ impl VerifyCommand {
     /// `false` if there are differences.
     pub async fn run(self) -> anyhow::Result<bool> {
         let Store { log, views, generations } = self.store.open(3).await?;
-        let active = generations.active(VIEW_VERSION).await?.map(|(number, _)| number);
-        let generation = self.generation.or(active).context("no generation is active")?;
+        let generation = match self.generation {
+            Some(number) => followed(&generations, number).await?,
+            None => {
+                let active = generations.active(VIEW_VERSION).await?;
+                active.context("no generation is active")?.0
+            }
+        };
         let verifier = Verifier::new(log, views.of_generation(generation));
         let report = match self.sample {
-            Some(pages) => verifier.sample(pages).await?,
+            Some(pages) => verifier.some(pages).await?,
             None => verifier.all(self.repair).await?,
         };
         for found in &report.differences {
@@ -258,6 +263,21 @@ impl VerifyCommand {
         ))?;
         Ok(report.differences.is_empty())
     }
+}
+
+/// A generation that this program keeps up to date. Any other would seem wrong in every place, and be damaged by a
+/// repair.
+async fn followed(generations: &Generations, number: u32) -> anyhow::Result<u32> {
+    let all = generations.all().await?;
+    let named = all.iter().find(|generation| generation.number == number);
+    let named = named.with_context(|| format!("there is no generation {number}"))?;
+    let Generation { view_version, state, .. } = named;
+    ensure!(
+        *view_version == VIEW_VERSION,
+        "generation {number} is of version {view_version} of the views, another version than this program's"
+    );
+    ensure!(state.is_followed(), "generation {number} does not follow the log: it is {state}");
+    Ok(number)
 }
 
 impl ShowCommand {

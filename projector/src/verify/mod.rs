@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use domain::post::PostEvent;
-use domain::{Point, Position, PostId, Recorded};
+use domain::{Partition, Point, Position, PostId, Recorded};
 use event_log::{EventLog, IdRange, Reading};
-use read_model::{Difference, Inspected, Row, Views, fold_histories};
+use read_model::{Difference, Inspected, Row, Views, Watermark, fold_histories};
 
 pub(crate) use trickle::Trickle;
 
@@ -45,6 +45,8 @@ pub struct Report {
     pub lists: u64,
     pub differences: Vec<Found>,
     pub repaired: u64,
+    /// Partitions of which nothing can be said, each of them a difference.
+    lost: BTreeSet<Partition>,
 }
 
 /// A difference, and how far the two sides had come when it was seen.
@@ -110,6 +112,14 @@ impl Verifier {
         Ok(report)
     }
 
+    /// Compares some pages, and how far the partitions have come.
+    pub async fn some(&self, pages: u32) -> anyhow::Result<Report> {
+        let heads = self.log.heads().await?;
+        let mut report = self.sample(pages).await?;
+        self.standstill(&heads, &mut report).await?;
+        Ok(report)
+    }
+
     /// Compares so many pages, picked at random among the events.
     pub async fn sample(&self, pages: u32) -> anyhow::Result<Report> {
         let mut report = Report::default();
@@ -160,7 +170,9 @@ impl Verifier {
         let inspected = self.views.inspect(&ids).await.context("reading views")?;
         let mut suspects = vec![];
         for ((id, row), inspected) in rows.iter().zip(&inspected) {
-            if !self.views.differences(*id, row, inspected)?.is_empty() {
+            if !is_usable(inspected.watermark.as_ref())
+                || !self.views.differences(*id, row, inspected)?.is_empty()
+            {
                 suspects.push(*id);
             }
         }
@@ -181,11 +193,19 @@ impl Verifier {
         let inspected = self.views.inspect(suspects).await.context("reading views")?;
         let inspected: HashMap<PostId, Inspected> =
             suspects.iter().copied().zip(inspected).collect();
+        for (id, seen) in &inspected {
+            if !is_usable(seen.watermark.as_ref()) {
+                report.lost(self.views.partition_of(*id), seen.watermark.as_ref());
+            }
+        }
         let as_of = |id: &PostId| inspected.get(id).map(Inspected::as_of).unwrap_or_default();
         let folded = self.fold(suspects, as_of).await?;
         let mut wrong = vec![];
         for (id, row) in &folded.rows {
             let Some(seen) = inspected.get(id) else { continue };
+            if !is_usable(seen.watermark.as_ref()) {
+                continue;
+            }
             if seen.quarantined.is_some() || folded.unreadable.contains(id) {
                 report.quarantined += 1;
                 continue;
@@ -236,10 +256,21 @@ impl Verifier {
     async fn standstill(&self, heads: &[Point], report: &mut Report) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
+            let incarnation = self.log.incarnation().await?;
             let marks = self.views.watermarks().await.context("reading the watermarks")?;
-            let mut behind = vec![];
+            let (mut behind, mut lost) = (vec![], vec![]);
             for ((partition, mark), head) in self.log.partitions().all().zip(marks).zip(heads) {
-                let at = mark.map(|mark| mark.point.position).unwrap_or_default();
+                let of_this_life = |mark: &&Watermark| mark.incarnation == incarnation;
+                let Some(at) =
+                    mark.as_ref().filter(of_this_life).filter(|mark| is_usable(Some(mark)))
+                else {
+                    // Where that has been noted, nothing is to be waited for.
+                    if !report.lost.contains(&partition) {
+                        lost.push((partition, mark));
+                    }
+                    continue;
+                };
+                let at = at.point.position;
                 if at < head.position {
                     let difference = Difference {
                         key: format!("partition {partition}"),
@@ -251,11 +282,36 @@ impl Verifier {
                     behind.push(Found { difference, post_id: None, views: at, log });
                 }
             }
-            if behind.is_empty() || Instant::now() > deadline {
+            if (behind.is_empty() && lost.is_empty()) || Instant::now() > deadline {
                 report.differences.extend(behind);
+                for (partition, mark) in lost {
+                    report.lost(partition, mark.as_ref());
+                }
                 return Ok(());
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
+}
+
+impl Report {
+    /// Notes, once, that a partition's watermark vouches for nothing.
+    fn lost(&mut self, partition: Partition, mark: Option<&Watermark>) {
+        if !self.lost.insert(partition) {
+            return;
+        }
+        let difference = Difference {
+            key: format!("partition {partition}"),
+            field: "watermark".to_owned(),
+            found: mark.map(|mark| format!("{} of incarnation {}", mark.epoch, mark.incarnation)),
+            expected: Some("one of this version and this life of the log".to_owned()),
+        };
+        let views = mark.map(|mark| mark.point.position).unwrap_or_default();
+        self.differences.push(Found { difference, post_id: None, views, log: views });
+    }
+}
+
+/// Whether a watermark vouches for views that this program can compare.
+fn is_usable(mark: Option<&Watermark>) -> bool {
+    mark.is_some_and(Watermark::is_of_this_version)
 }

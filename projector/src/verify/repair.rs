@@ -31,7 +31,9 @@ impl Verifier {
                     continue;
                 }
                 let partition = self.views.partition_of(id);
-                let Some(Some(mark)) = marks.get(usize::from(partition.0)) else { continue };
+                let mark = marks.get(usize::from(partition.0)).and_then(Option::as_ref);
+                // What another version has written is not ours to replace.
+                let Some(mark) = mark.filter(|mark| mark.is_of_this_version()) else { continue };
                 let fill = fills.entry(partition).or_insert_with(|| Fill {
                     partition,
                     incarnation: mark.incarnation,

@@ -90,6 +90,40 @@ async fn what_has_expired_or_is_on_its_way_is_no_difference() {
     projector.stop().await;
 }
 
+#[tokio::test]
+async fn a_generation_that_is_not_followed_by_this_version_is_refused() {
+    let blog = written().await;
+    let refused = async |generation: &str, why: &str| {
+        let said = blog.tool(&["verify", "--generation", generation, "--repair"]).fails().await;
+        assert!(said.contains(why), "{said}");
+    };
+    refused("7", "there is no generation 7").await;
+    for (change, why) in [
+        ("state = 'building'", "it is building"),
+        ("state = 'abandoned'", "it is abandoned"),
+        ("state = 'kept', view_version = view_version + 1", "another version"),
+    ] {
+        sqlx::query(&format!("UPDATE generations SET {change}")).execute(&blog.pool).await.unwrap();
+        refused("1", why).await;
+    }
+}
+
+#[tokio::test]
+async fn a_partition_without_a_watermark_of_this_version_does_not_pass() {
+    let blog = written().await;
+    let mark = blog.key(P, "watermark");
+    let mut redis = blog.redis().await.unwrap();
+    let damages =
+        [redis::cmd("HSET").arg(&mark).arg(&["epoch", "v0-x"]).clone(), redis::Cmd::del(&mark)];
+    for damage in damages {
+        damage.exec_async(&mut redis).await.unwrap();
+        for words in [&["verify"][..], &["verify", "--sample=50"], &["verify", "--repair"]] {
+            let said = blog.tool(words).fails().await;
+            assert!(said.contains("partition 1 watermark"), "{said}");
+        }
+    }
+}
+
 struct Written {
     blog: Blog,
     ids: Vec<PostId>,
