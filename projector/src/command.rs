@@ -235,7 +235,7 @@ impl AbandonCommand {
 }
 
 impl VerifyCommand {
-    /// `false` if there are differences.
+    /// `false` if there are differences, or nothing that could be compared.
     pub async fn run(self) -> anyhow::Result<bool> {
         let Store { log, views, generations } = self.store.open(3).await?;
         let generation = match self.generation {
@@ -253,15 +253,21 @@ impl VerifyCommand {
         for found in &report.differences {
             say(&found.to_string())?;
         }
+        for partition in &report.filling {
+            say(&format!(
+                "partition {partition} is being filled: what it lacks of older pages is no difference yet"
+            ))?;
+        }
         say(&format!(
-            "Generation {generation}: {} pages and {} lists compared, {} differences, {} pages set aside, {} repaired",
+            "Generation {generation}: {} pages and {} lists compared, {} differences, {} pages set aside, {} to be filled yet, {} repaired",
             report.pages,
             report.lists,
             report.differences.len(),
             report.quarantined,
+            report.unfilled,
             report.repaired
         ))?;
-        Ok(report.differences.is_empty())
+        Ok(report.is_good())
     }
 }
 

@@ -45,6 +45,10 @@ pub struct Report {
     pub lists: u64,
     pub differences: Vec<Found>,
     pub repaired: u64,
+    /// Pages that their partitions have not been filled with yet: of these only what is there was compared.
+    pub unfilled: u64,
+    /// The partitions of those.
+    pub filling: BTreeSet<Partition>,
     /// Partitions of which nothing can be said, each of them a difference.
     lost: BTreeSet<Partition>,
 }
@@ -153,7 +157,7 @@ impl Verifier {
                 }
             }
             if over || rows.len() == PAGES {
-                let suspects = self.suspects(&rows).await?;
+                let suspects = self.suspects(&rows, report).await?;
                 rows.clear();
                 self.look_closely(&suspects, repair, report).await?;
                 progress.add(pages.events - told);
@@ -165,7 +169,11 @@ impl Verifier {
     }
 
     /// Which of these are not, at a first look, what they should be.
-    async fn suspects(&self, rows: &[(PostId, Row)]) -> anyhow::Result<Vec<PostId>> {
+    async fn suspects(
+        &self,
+        rows: &[(PostId, Row)],
+        report: &mut Report,
+    ) -> anyhow::Result<Vec<PostId>> {
         let ids: Vec<PostId> = rows.iter().map(|(id, _)| *id).collect();
         let inspected = self.views.inspect(&ids).await.context("reading views")?;
         let mut suspects = vec![];
@@ -174,6 +182,8 @@ impl Verifier {
                 || !self.views.differences(*id, row, inspected)?.is_empty()
             {
                 suspects.push(*id);
+            } else {
+                self.note_filling(*id, row, inspected, report);
             }
         }
         Ok(suspects)
@@ -210,6 +220,7 @@ impl Verifier {
                 report.quarantined += 1;
                 continue;
             }
+            self.note_filling(*id, row, seen, report);
             let differences = self.views.differences(*id, row, seen)?;
             if !differences.is_empty() {
                 wrong.push(*id);
@@ -223,6 +234,13 @@ impl Verifier {
             report.repaired += self.repair(&wrong).await?;
         }
         Ok(())
+    }
+
+    fn note_filling(&self, id: PostId, row: &Row, seen: &Inspected, report: &mut Report) {
+        if seen.is_yet_to_be_filled(row.position) {
+            report.unfilled += 1;
+            report.filling.insert(self.views.partition_of(id));
+        }
     }
 
     /// Folds pages, each from its events up to a position of its own.
@@ -295,6 +313,12 @@ impl Verifier {
 }
 
 impl Report {
+    /// Whether nothing differs, though something could be compared.
+    pub fn is_good(&self) -> bool {
+        let nothing_was_there = self.unfilled > 0 && self.unfilled + self.quarantined >= self.pages;
+        self.differences.is_empty() && !nothing_was_there
+    }
+
     /// Notes, once, that a partition's watermark vouches for nothing.
     fn lost(&mut self, partition: Partition, mark: Option<&Watermark>) {
         if !self.lost.insert(partition) {

@@ -124,6 +124,31 @@ async fn a_partition_without_a_watermark_of_this_version_does_not_pass() {
     }
 }
 
+#[tokio::test]
+async fn what_a_partition_is_yet_to_be_filled_with_is_no_difference() {
+    let blog = written().await;
+    blog.loses(P).await;
+    for words in [&["verify"][..], &["verify", "--sample=200"]] {
+        let said = blog.tool(words).succeeds().await;
+        assert!(said.contains(" 0 differences"), "{said}");
+        assert!(said.contains("partition 1 is being filled"), "{said}");
+        assert!(!said.contains("partition 2 is being filled"), "{said}");
+    }
+    // What is there is compared all the same.
+    let list = blog.key(P, "list:published");
+    let place = format!("{:016x}:{}", 12, blog.ids[5]);
+    blog.redis().await.unwrap().zadd::<_, _, _, ()>(&list, &place, 0).await.unwrap();
+    blog.redis().await.unwrap().sadd::<_, _, ()>(blog.key(P, "lists"), "published").await.unwrap();
+    let said = blog.tool(&["verify", "--repair"]).fails().await;
+    assert!(said.contains(" 1 differences") && said.contains("1 repaired"), "{said}");
+
+    for partition in Blog::partitions() {
+        blog.loses(partition).await;
+    }
+    let said = blog.tool(&["verify"]).fails().await;
+    assert!(said.contains(" 0 differences"), "{said}");
+}
+
 struct Written {
     blog: Blog,
     ids: Vec<PostId>,
