@@ -245,27 +245,29 @@ impl VerifyCommand {
                 active.context("no generation is active")?.0
             }
         };
-        let verifier = Verifier::new(log, views.of_generation(generation));
+        let verifier = Verifier {
+            repair: self.repair,
+            tell: |found| say(&found.to_string()),
+            ..Verifier::new(log, views.of_generation(generation))
+        };
         let report = match self.sample {
             Some(pages) => verifier.some(pages).await?,
-            None => verifier.all(self.repair).await?,
+            None => verifier.all().await?,
         };
-        for found in &report.differences {
-            say(&found.to_string())?;
-        }
         for partition in &report.filling {
             say(&format!(
                 "partition {partition} is being filled: what it lacks of older pages is no difference yet"
             ))?;
         }
         say(&format!(
-            "Generation {generation}: {} pages and {} lists compared, {} differences, {} pages set aside, {} to be filled yet, {} repaired",
+            "Generation {generation}: {} pages and {} lists compared, {} differences, {} pages set aside, {} to be filled yet, {} repaired, {} could not be repaired",
             report.pages,
             report.lists,
-            report.differences.len(),
+            report.count,
             report.quarantined,
             report.unfilled,
-            report.repaired
+            report.repaired,
+            report.unrepaired
         ))?;
         Ok(report.is_good())
     }

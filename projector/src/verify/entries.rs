@@ -11,7 +11,7 @@ use super::{Found, Report, Verifier};
 
 impl Verifier {
     /// Goes through all lists of all partitions.
-    pub(super) async fn entries(&self, repair: bool, report: &mut Report) -> anyhow::Result<()> {
+    pub(super) async fn entries(&self, report: &mut Report) -> anyhow::Result<()> {
         for partition in self.log.partitions().all() {
             for list in self.views.list_names(partition).await.context("reading lists")? {
                 let mut cursor = 0;
@@ -22,7 +22,7 @@ impl Verifier {
                         .await
                         .context("reading a list")?;
                     for entry in strays {
-                        self.stray(partition, entry, repair, report).await?;
+                        self.stray(partition, entry, report).await?;
                     }
                     cursor = next;
                     if cursor == 0 {
@@ -40,14 +40,13 @@ impl Verifier {
         &self,
         partition: Partition,
         entry: Entry,
-        repair: bool,
         report: &mut Report,
     ) -> anyhow::Result<()> {
         // One that has a place, but a score, was seen beside its post.
-        if !self.views.is_stray(partition, &entry, repair).await.context("reading a list")? {
+        if !self.views.is_stray(partition, &entry, self.repair).await.context("reading a list")? {
             return Ok(());
         }
-        report.repaired += u64::from(repair);
+        report.repaired += u64::from(self.repair);
         let difference = Difference {
             key: self.views.list_key(partition, &entry.list),
             field: entry.place.clone(),
@@ -90,7 +89,6 @@ impl Verifier {
         let mark = marks.get(usize::from(partition.0)).and_then(Option::as_ref);
         let views = mark.map_or(Position::ZERO, |mark| mark.point.position);
         let log = self.log.head().await?;
-        report.differences.push(Found { difference, post_id: None, views, log });
-        Ok(())
+        self.found(Found { difference, post_id: None, views, log }, report)
     }
 }
