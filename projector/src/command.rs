@@ -110,6 +110,15 @@ pub struct VerifyCommand {
     /// Fold anew what differs, and take out of the lists what does not belong there
     #[arg(long, conflicts_with = "sample")]
     pub repair: bool,
+
+    /// How much of the time it works, in percent; the rest is left to readers and writers
+    #[arg(
+        long,
+        env = "INKSTREAM_REBUILD_SHARE",
+        default_value_t = 50,
+        value_parser = clap::value_parser!(u8).range(1..=100),
+    )]
+    pub share: u8,
 }
 
 /// Prints a page as it is, or was at some time, folded from the log
@@ -247,6 +256,7 @@ impl VerifyCommand {
         };
         let verifier = Verifier {
             repair: self.repair,
+            share: self.share,
             tell: |found| say(&found.to_string()),
             ..Verifier::new(log, views.of_generation(generation))
         };

@@ -2,6 +2,7 @@
 //! has never heard of.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use anyhow::Context;
 use domain::{Partition, Position, PostId};
@@ -16,6 +17,7 @@ impl Verifier {
             for list in self.views.list_names(partition).await.context("reading lists")? {
                 let mut cursor = 0;
                 loop {
+                    let begun = Instant::now();
                     let (next, strays) = self
                         .views
                         .strays(partition, &list, cursor)
@@ -24,6 +26,7 @@ impl Verifier {
                     for entry in strays {
                         self.stray(partition, entry, report).await?;
                     }
+                    self.rest(begun).await;
                     cursor = next;
                     if cursor == 0 {
                         break;
@@ -60,6 +63,7 @@ impl Verifier {
     async fn unknown(&self, partition: Partition, report: &mut Report) -> anyhow::Result<()> {
         let mut cursor = 0;
         loop {
+            let begun = Instant::now();
             let (next, ids) =
                 self.views.listed_posts(partition, cursor).await.context("reading the posts")?;
             let known: BTreeSet<PostId> = self.log.known_pages(&ids).await?.into_iter().collect();
@@ -72,6 +76,7 @@ impl Verifier {
                 };
                 self.report(partition, difference, report).await?;
             }
+            self.rest(begun).await;
             cursor = next;
             if cursor == 0 {
                 return Ok(());

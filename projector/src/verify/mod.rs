@@ -11,6 +11,8 @@ mod report;
 mod standstill;
 mod trickle;
 
+use std::time::{Duration, Instant};
+
 use anyhow::Context;
 use domain::{Position, PostId};
 use event_log::{EventLog, IdRange};
@@ -25,6 +27,9 @@ use crate::rebuild::{Pages, Progress};
 const PAGES: usize = 50;
 const BYTES: usize = 2 * 1024 * 1024;
 
+/// Longer than this it does not rest at a time.
+const LONGEST_REST: Duration = Duration::from_secs(2);
+
 /// Compares one generation with the log.
 #[derive(Debug, Clone)]
 pub struct Verifier {
@@ -32,6 +37,8 @@ pub struct Verifier {
     pub(crate) views: Views,
     /// Whether what differs is folded anew.
     pub(crate) repair: bool,
+    /// How much of the time is worked, in percent.
+    pub(crate) share: u8,
     /// Who is told of each difference at once.
     pub(crate) tell: fn(&Found) -> anyhow::Result<()>,
 }
@@ -39,7 +46,7 @@ pub struct Verifier {
 impl Verifier {
     /// One that changes nothing, and speaks at the end only.
     pub fn new(log: EventLog, views: Views) -> Self {
-        Self { log, views, repair: false, tell: |_| Ok(()) }
+        Self { log, views, repair: false, share: 50, tell: |_| Ok(()) }
     }
 
     /// Compares everything.
@@ -74,7 +81,9 @@ impl Verifier {
         let ids = self.log.random_pages(pages).await?;
         for ids in ids.chunks(PAGES) {
             report.pages += ids.len() as u64;
+            let begun = Instant::now();
             self.look_closely(ids, &mut report).await?;
+            self.rest(begun).await;
         }
         Ok(report)
     }
@@ -89,6 +98,7 @@ impl Verifier {
         let mut pages = Pages::new(&self.log, range, head);
         let (mut rows, mut bytes, mut told) = (Vec::with_capacity(PAGES), 0, 0);
         let mut over = false;
+        let mut begun = Instant::now();
         while !over {
             let page = pages.next().await?;
             over = page.is_none();
@@ -107,6 +117,8 @@ impl Verifier {
                 self.look_closely(&suspects, report).await?;
                 progress.add(pages.events - told);
                 told = pages.events;
+                self.rest(begun).await;
+                begun = Instant::now();
             }
         }
         progress.part();
@@ -132,6 +144,16 @@ impl Verifier {
             }
         }
         Ok(suspects)
+    }
+
+    /// Rests from what was done since then, in proportion: on a system under load pieces take longer, and so do the
+    /// rests.
+    async fn rest(&self, begun: Instant) {
+        let share = f64::from(self.share.clamp(1, 100)) / 100.0;
+        let rest = begun.elapsed().mul_f64((1.0 - share) / share).min(LONGEST_REST);
+        if !rest.is_zero() {
+            tokio::time::sleep(rest).await;
+        }
     }
 
     fn note_filling(&self, id: PostId, row: &Row, seen: &Inspected, report: &mut Report) {
