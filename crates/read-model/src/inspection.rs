@@ -216,6 +216,26 @@ impl Views {
         read(answer)
     }
 
+    /// Takes out a post that the log has never heard of, with its row and its places. Whoever keeps copies is told.
+    pub async fn forget(&self, partition: Partition, id: PostId) -> Result<bool, ViewsError> {
+        let keys = self.keys();
+        let script = Script::new(include_str!("forget.lua"));
+        let listed = keys.listed(partition);
+        let mut call = script.prepare_invoke();
+        call.key(&listed)
+            .key(keys.post(partition, id))
+            .key(keys.quarantined(partition))
+            .key(keys.never(partition))
+            .arg(id.to_string())
+            .arg(keys.list_prefix(partition))
+            .arg(keys.announcements())
+            .arg(format!("{id}\n"));
+        let mut exchange = self.connection.exchange();
+        exchange.call(&listed, &script, &call);
+        let [answer] = exchange.send().await.next()?;
+        read(answer)
+    }
+
     /// The key of a list, to be named.
     pub fn list_key(&self, partition: Partition, list: &str) -> String {
         format!("{}{list}", self.keys().list_prefix(partition))

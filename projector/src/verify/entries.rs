@@ -75,6 +75,10 @@ impl Verifier {
                     expected: None,
                 };
                 self.report(partition, difference, report).await?;
+                if self.repair {
+                    let gone = self.views.forget(partition, id).await;
+                    report.note_repair(gone.context("forgetting a post")?);
+                }
             }
             self.rest(begun).await;
             cursor = next;

@@ -60,6 +60,23 @@ async fn an_entry_of_no_post_and_a_lost_tombstone_are_found_and_mended() {
 }
 
 #[tokio::test]
+async fn a_post_that_the_log_has_never_heard_of_is_found_and_taken_out() {
+    let blog = written().await;
+    let phantom = blog.id_in(P);
+    let place = format!("{:016x}:{phantom}", 12);
+    let mut redis = blog.redis().await.unwrap();
+    let epoch = blog.watermark(P).await.epoch;
+    redis::pipe()
+        .zadd(blog.key(P, "list:published"), &place, 0)
+        .hset(blog.key(P, "listed"), phantom.to_string(), format!("5\npublished\t{place}\n"))
+        .hset(blog.key(P, &format!("post:{phantom}")), "epoch", epoch)
+        .exec_async(&mut redis)
+        .await
+        .unwrap();
+    finds_and_mends(&blog, &[&phantom.to_string(), "a post", "nothing by the log"]).await;
+}
+
+#[tokio::test]
 async fn what_has_expired_or_is_on_its_way_is_no_difference() {
     let blog = written().await;
     blog.evict(blog.ids[5]).await;
