@@ -3,9 +3,9 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
-use event_log::{EventLog, Generations, PoolSettings};
+use event_log::{EventLog, Generation, Generations, PoolSettings};
 use read_model::{KeySpace, VIEW_VERSION, Views};
 use service_runtime::{Readiness, Secret, TelemetryArgs};
 
@@ -116,6 +116,15 @@ pub struct VerifyCommand {
     /// Fold anew what differs, and take out of the lists what does not belong there
     #[arg(long, conflicts_with = "sample")]
     pub repair: bool,
+
+    /// How much of the time it works, in percent; the rest is left to readers and writers
+    #[arg(
+        long,
+        env = "INKSTREAM_REBUILD_SHARE",
+        default_value_t = 50,
+        value_parser = clap::value_parser!(u8).range(1..=100),
+    )]
+    pub share: u8,
 }
 
 /// Prints a page as it is, or was at some time, folded from the log
@@ -244,29 +253,58 @@ impl AbandonCommand {
 }
 
 impl VerifyCommand {
-    /// `false` if there are differences.
+    /// `false` if there are differences, or nothing that could be compared.
     pub async fn run(self) -> anyhow::Result<bool> {
         let Store { log, views, generations } = self.store.open(3).await?;
-        let active = generations.active(VIEW_VERSION).await?.map(|(number, _)| number);
-        let generation = self.generation.or(active).context("no generation is active")?;
-        let verifier = Verifier::new(log, views.of_generation(generation));
-        let report = match self.sample {
-            Some(pages) => verifier.sample(pages).await?,
-            None => verifier.all(self.repair).await?,
+        let generation = match self.generation {
+            Some(number) => followed(&generations, number).await?,
+            None => {
+                let active = generations.active(VIEW_VERSION).await?;
+                active.context("no generation is active")?.0
+            }
         };
-        for found in &report.differences {
-            say(&found.to_string())?;
+        let verifier = Verifier {
+            repair: self.repair,
+            share: self.share,
+            tell: |found| say(&found.to_string()),
+            ..Verifier::new(log, views.of_generation(generation))
+        };
+        let report = match self.sample {
+            Some(pages) => verifier.some(pages).await?,
+            None => verifier.all().await?,
+        };
+        for partition in &report.filling {
+            say(&format!(
+                "partition {partition} is being filled: what it lacks of older pages is no difference yet"
+            ))?;
         }
         say(&format!(
-            "Generation {generation}: {} pages and {} lists compared, {} differences, {} pages set aside, {} repaired",
+            "Generation {generation}: {} pages and {} lists compared, {} differences, {} pages set aside, {} to be filled yet, {} repaired, {} could not be repaired",
             report.pages,
             report.lists,
-            report.differences.len(),
+            report.count,
             report.quarantined,
-            report.repaired
+            report.unfilled,
+            report.repaired,
+            report.unrepaired
         ))?;
-        Ok(report.differences.is_empty())
+        Ok(report.is_good())
     }
+}
+
+/// A generation that this program keeps up to date. Any other would seem wrong in every place, and be damaged by a
+/// repair.
+async fn followed(generations: &Generations, number: u32) -> anyhow::Result<u32> {
+    let all = generations.all().await?;
+    let named = all.iter().find(|generation| generation.number == number);
+    let named = named.with_context(|| format!("there is no generation {number}"))?;
+    let Generation { view_version, state, .. } = named;
+    ensure!(
+        *view_version == VIEW_VERSION,
+        "generation {number} is of version {view_version} of the views, another version than this program's"
+    );
+    ensure!(state.is_followed(), "generation {number} does not follow the log: it is {state}");
+    Ok(number)
 }
 
 impl ShowCommand {

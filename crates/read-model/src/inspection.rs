@@ -52,6 +52,13 @@ impl Inspected {
         mark.max(Position(row.unwrap_or(0))).max(Position(listed.unwrap_or(0)))
     }
 
+    /// Whether its partition has not been filled yet with a page that last changed at this position: what is not there
+    /// of it is no loss.
+    pub fn is_yet_to_be_filled(&self, position: Position) -> bool {
+        let unfilled = self.watermark.as_ref().and_then(|mark| mark.unfilled_below);
+        unfilled.is_some_and(|below| position < below)
+    }
+
     /// Whether there is a row that is not of an epoch that is over.
     fn has_row(&self) -> bool {
         let epoch = self.watermark.as_ref().map(|mark| mark.epoch.as_bytes());
@@ -82,7 +89,7 @@ impl Views {
     }
 
     /// How a post as it lies in Redis differs from what it should be. A row that is not there has expired, unless
-    /// it is that of a deleted post, which never does.
+    /// it is that of a deleted post, which never does. Of a page that is yet to be filled nothing need be there.
     pub fn differences(
         &self,
         id: PostId,
@@ -98,13 +105,14 @@ impl Views {
                     differences.push(Difference { key, field, found, expected });
                 }
             };
+        let yet_to_come = inspected.is_yet_to_be_filled(expected.position);
         let key = keys.post(partition, id);
         if inspected.has_row() {
             for (field, value) in fields(expected)? {
                 let found = inspected.fields.get(field).map(|found| text(found));
                 differ(&key, field, found, Some(text(&value)));
             }
-        } else if expected.page.is_none() {
+        } else if expected.page.is_none() && !yet_to_come {
             differ(&key, "state", None, Some("deleted".to_owned()));
         }
 
@@ -127,7 +135,7 @@ impl Views {
                 );
             }
             // A post that was never in a list may have none.
-            None if lines.is_empty() => {}
+            None if lines.is_empty() || yet_to_come => {}
             None => {
                 differ(&listed, &id.to_string(), inspected.listed.clone(), Some(lines.join("; ")));
             }
@@ -206,6 +214,26 @@ impl Views {
             .arg(&entry.list)
             .arg(&entry.place)
             .arg(u8::from(remove));
+        let mut exchange = self.connection.exchange();
+        exchange.call(&listed, &script, &call);
+        let [answer] = exchange.send().await.next()?;
+        read(answer)
+    }
+
+    /// Takes out a post that the log has never heard of, with its row and its places. Whoever keeps copies is told.
+    pub async fn forget(&self, partition: Partition, id: PostId) -> Result<bool, ViewsError> {
+        let keys = self.keys();
+        let script = Script::new(include_str!("forget.lua"));
+        let listed = keys.listed(partition);
+        let mut call = script.prepare_invoke();
+        call.key(&listed)
+            .key(keys.post(partition, id))
+            .key(keys.quarantined(partition))
+            .key(keys.never(partition))
+            .arg(id.to_string())
+            .arg(keys.list_prefix(partition))
+            .arg(keys.announcements())
+            .arg(format!("{id}\n"));
         let mut exchange = self.connection.exchange();
         exchange.call(&listed, &script, &call);
         let [answer] = exchange.send().await.next()?;

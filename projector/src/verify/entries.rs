@@ -2,6 +2,7 @@
 //! has never heard of.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use anyhow::Context;
 use domain::{Partition, Position, PostId};
@@ -11,19 +12,21 @@ use super::{Found, Report, Verifier};
 
 impl Verifier {
     /// Goes through all lists of all partitions.
-    pub(super) async fn entries(&self, repair: bool, report: &mut Report) -> anyhow::Result<()> {
+    pub(super) async fn entries(&self, report: &mut Report) -> anyhow::Result<()> {
         for partition in self.log.partitions().all() {
             for list in self.views.list_names(partition).await.context("reading lists")? {
                 let mut cursor = 0;
                 loop {
+                    let begun = Instant::now();
                     let (next, strays) = self
                         .views
                         .strays(partition, &list, cursor)
                         .await
                         .context("reading a list")?;
                     for entry in strays {
-                        self.stray(partition, entry, repair, report).await?;
+                        self.stray(partition, entry, report).await?;
                     }
+                    self.rest(begun).await;
                     cursor = next;
                     if cursor == 0 {
                         break;
@@ -40,14 +43,13 @@ impl Verifier {
         &self,
         partition: Partition,
         entry: Entry,
-        repair: bool,
         report: &mut Report,
     ) -> anyhow::Result<()> {
         // One that has a place, but a score, was seen beside its post.
-        if !self.views.is_stray(partition, &entry, repair).await.context("reading a list")? {
+        if !self.views.is_stray(partition, &entry, self.repair).await.context("reading a list")? {
             return Ok(());
         }
-        report.repaired += u64::from(repair);
+        report.repaired += u64::from(self.repair);
         let difference = Difference {
             key: self.views.list_key(partition, &entry.list),
             field: entry.place.clone(),
@@ -61,6 +63,7 @@ impl Verifier {
     async fn unknown(&self, partition: Partition, report: &mut Report) -> anyhow::Result<()> {
         let mut cursor = 0;
         loop {
+            let begun = Instant::now();
             let (next, ids) =
                 self.views.listed_posts(partition, cursor).await.context("reading the posts")?;
             let known: BTreeSet<PostId> = self.log.known_pages(&ids).await?.into_iter().collect();
@@ -72,7 +75,12 @@ impl Verifier {
                     expected: None,
                 };
                 self.report(partition, difference, report).await?;
+                if self.repair {
+                    let gone = self.views.forget(partition, id).await;
+                    report.note_repair(gone.context("forgetting a post")?);
+                }
             }
+            self.rest(begun).await;
             cursor = next;
             if cursor == 0 {
                 return Ok(());
@@ -90,7 +98,6 @@ impl Verifier {
         let mark = marks.get(usize::from(partition.0)).and_then(Option::as_ref);
         let views = mark.map_or(Position::ZERO, |mark| mark.point.position);
         let log = self.log.head().await?;
-        report.differences.push(Found { difference, post_id: None, views, log });
-        Ok(())
+        self.found(Found { difference, post_id: None, views, log }, report)
     }
 }

@@ -1,61 +1,56 @@
 //! Pages folded anew because what lay in Redis was wrong.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::Context;
-use domain::{Partition, Position, PostId};
+use domain::PostId;
 use read_model::{Fill, Guarded};
 
-use super::Verifier;
+use super::closely::Folded;
+use super::{Verifier, is_usable};
 
 /// How often a page is folded anew because its partition had moved on before it arrived.
 const ATTEMPTS: u32 = 20;
 
 impl Verifier {
-    /// Folds these pages anew and puts them in the place of what is there. Returns how many it could.
-    pub(super) async fn repair(&self, ids: &[PostId]) -> anyhow::Result<u64> {
-        let mut left = ids.to_vec();
-        let mut repaired = 0;
+    /// Folds a page anew and puts it in the place of what is there. `false`: it could not be.
+    pub(super) async fn fold_anew(&self, id: PostId) -> anyhow::Result<bool> {
         for attempt in 0..ATTEMPTS {
-            if left.is_empty() {
-                break;
-            }
             // Less often where much is written.
             tokio::time::sleep(Duration::from_millis(5) * attempt).await;
-            let folded = self.fold(&left, |_| Position(u64::MAX)).await?;
-            let marks = self.views.watermarks().await.context("reading the watermarks")?;
-            let mut fills: HashMap<Partition, Fill> = HashMap::new();
-            for (id, row) in folded.rows {
-                if folded.unreadable.contains(&id) {
-                    continue;
+            let as_of = self.log.head().await?;
+            let row = match self.page(id, as_of).await? {
+                Folded::Row(row) => *row,
+                Folded::Unreadable => {
+                    return Ok(not_repaired(id, "one of its events cannot be read"));
                 }
-                let partition = self.views.partition_of(id);
-                let Some(Some(mark)) = marks.get(usize::from(partition.0)) else { continue };
-                let fill = fills.entry(partition).or_insert_with(|| Fill {
-                    partition,
-                    incarnation: mark.incarnation,
-                    epoch: mark.epoch.clone(),
-                    as_of: folded.as_of,
-                    rows: vec![],
-                    unfilled_below: None,
-                    flags: vec![],
-                });
-                fill.rows.push((id, row));
-            }
-            let fills: Vec<Fill> = fills.into_values().collect();
-            let answers = self.views.repair_all(&fills).await.context("repairing pages")?;
-            left.clear();
-            for (fill, answer) in fills.iter().zip(answers) {
-                match answer {
-                    Guarded::Written => repaired += fill.rows.len() as u64,
-                    Guarded::Refused(_) => left.extend(fill.rows.iter().map(|(id, _)| *id)),
-                }
+                Folded::Unknown => return Ok(not_repaired(id, "the log does not know it")),
+            };
+            let mark = self.views.row(id).await.context("asking for the watermark")?.watermark;
+            // What another version has written is not ours to replace.
+            let Some(mark) = mark.filter(|mark| is_usable(Some(mark))) else {
+                return Ok(not_repaired(id, "its partition has no watermark of this version"));
+            };
+            let fill = Fill {
+                partition: self.views.partition_of(id),
+                incarnation: mark.incarnation,
+                epoch: mark.epoch,
+                as_of,
+                rows: vec![(id, row)],
+                unfilled_below: None,
+                flags: vec![],
+            };
+            let answers = self.views.repair_all(&[fill]).await.context("repairing a page")?;
+            if answers == [Guarded::Written] {
+                tracing::warn!(post.id = %id, "Page {id} was not what the log makes of it, and has been folded anew");
+                return Ok(true);
             }
         }
-        for id in ids.iter().filter(|id| !left.contains(id)) {
-            tracing::warn!(post.id = %id, "Page {id} was not what the log makes of it, and has been folded anew");
-        }
-        Ok(repaired)
+        Ok(not_repaired(id, "events of its partition came faster than it could be folded"))
     }
+}
+
+fn not_repaired(id: PostId, why: &str) -> bool {
+    tracing::error!(post.id = %id, "Page {id} is not what the log makes of it, and could not be folded anew: {why}");
+    false
 }

@@ -60,6 +60,23 @@ async fn an_entry_of_no_post_and_a_lost_tombstone_are_found_and_mended() {
 }
 
 #[tokio::test]
+async fn a_post_that_the_log_has_never_heard_of_is_found_and_taken_out() {
+    let blog = written().await;
+    let phantom = blog.id_in(P);
+    let place = format!("{:016x}:{phantom}", 12);
+    let mut redis = blog.redis().await.unwrap();
+    let epoch = blog.watermark(P).await.epoch;
+    redis::pipe()
+        .zadd(blog.key(P, "list:published"), &place, 0)
+        .hset(blog.key(P, "listed"), phantom.to_string(), format!("5\npublished\t{place}\n"))
+        .hset(blog.key(P, &format!("post:{phantom}")), "epoch", epoch)
+        .exec_async(&mut redis)
+        .await
+        .unwrap();
+    finds_and_mends(&blog, &[&phantom.to_string(), "a post", "nothing by the log"]).await;
+}
+
+#[tokio::test]
 async fn what_has_expired_or_is_on_its_way_is_no_difference() {
     let blog = written().await;
     blog.evict(blog.ids[5]).await;
@@ -88,6 +105,65 @@ async fn what_has_expired_or_is_on_its_way_is_no_difference() {
     let said = blog.tool(&["verify", "--sample=50"]).succeeds().await;
     assert!(said.contains(" 0 differences"), "{said}");
     projector.stop().await;
+}
+
+#[tokio::test]
+async fn a_generation_that_is_not_followed_by_this_version_is_refused() {
+    let blog = written().await;
+    let refused = async |generation: &str, why: &str| {
+        let said = blog.tool(&["verify", "--generation", generation, "--repair"]).fails().await;
+        assert!(said.contains(why), "{said}");
+    };
+    refused("7", "there is no generation 7").await;
+    for (change, why) in [
+        ("state = 'building'", "it is building"),
+        ("state = 'abandoned'", "it is abandoned"),
+        ("state = 'kept', view_version = view_version + 1", "another version"),
+    ] {
+        sqlx::query(&format!("UPDATE generations SET {change}")).execute(&blog.pool).await.unwrap();
+        refused("1", why).await;
+    }
+}
+
+#[tokio::test]
+async fn a_partition_without_a_watermark_of_this_version_does_not_pass() {
+    let blog = written().await;
+    let mark = blog.key(P, "watermark");
+    let mut redis = blog.redis().await.unwrap();
+    let damages =
+        [redis::cmd("HSET").arg(&mark).arg(&["epoch", "v0-x"]).clone(), redis::Cmd::del(&mark)];
+    for damage in damages {
+        damage.exec_async(&mut redis).await.unwrap();
+        for words in [&["verify"][..], &["verify", "--sample=50"], &["verify", "--repair"]] {
+            let said = blog.tool(words).fails().await;
+            assert!(said.contains("partition 1 watermark"), "{said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_partition_is_yet_to_be_filled_with_is_no_difference() {
+    let blog = written().await;
+    blog.loses(P).await;
+    for words in [&["verify"][..], &["verify", "--sample=200"]] {
+        let said = blog.tool(words).succeeds().await;
+        assert!(said.contains(" 0 differences"), "{said}");
+        assert!(said.contains("partition 1 is being filled"), "{said}");
+        assert!(!said.contains("partition 2 is being filled"), "{said}");
+    }
+    // What is there is compared all the same.
+    let list = blog.key(P, "list:published");
+    let place = format!("{:016x}:{}", 12, blog.ids[5]);
+    blog.redis().await.unwrap().zadd::<_, _, _, ()>(&list, &place, 0).await.unwrap();
+    blog.redis().await.unwrap().sadd::<_, _, ()>(blog.key(P, "lists"), "published").await.unwrap();
+    let said = blog.tool(&["verify", "--repair"]).fails().await;
+    assert!(said.contains(" 1 differences") && said.contains("1 repaired"), "{said}");
+
+    for partition in Blog::partitions() {
+        blog.loses(partition).await;
+    }
+    let said = blog.tool(&["verify"]).fails().await;
+    assert!(said.contains(" 0 differences"), "{said}");
 }
 
 struct Written {

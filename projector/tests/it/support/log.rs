@@ -1,6 +1,6 @@
 //! Events in the log, recorded as the command service does it.
 
-use domain::{Partition, Position, PostId};
+use domain::{Partition, Point, Position, PostId};
 use read_model::{Guarded, NewEpoch, Watermark};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -97,11 +97,21 @@ impl Blog {
         let points = self.log.points_at(position).await.unwrap();
         let found = self.views.watermarks().await.unwrap();
         for ((partition, head), found) in Self::partitions().zip(points).zip(found) {
-            let epoch = Watermark::new_epoch(Uuid::new_v4());
-            let incarnation = self.log.incarnation().await.unwrap();
-            let new = NewEpoch { partition, incarnation, epoch, head, found };
-            assert_eq!(self.views.begin_epoch(&new).await.unwrap(), Guarded::Written);
+            self.begins_anew(partition, head, found).await;
         }
+    }
+
+    /// Has one partition lose everything, and stand at the head of its log.
+    pub(crate) async fn loses(&self, partition: Partition) {
+        let head = self.log.heads().await.unwrap()[usize::from(partition.0)];
+        self.begins_anew(partition, head, Some(self.watermark(partition).await)).await;
+    }
+
+    async fn begins_anew(&self, partition: Partition, head: Point, found: Option<Watermark>) {
+        let epoch = Watermark::new_epoch(Uuid::new_v4());
+        let incarnation = self.log.incarnation().await.unwrap();
+        let new = NewEpoch { partition, incarnation, epoch, head, found };
+        assert_eq!(self.views.begin_epoch(&new).await.unwrap(), Guarded::Written);
     }
 
     pub(crate) async fn raise_incarnation(&self, to: i32) {

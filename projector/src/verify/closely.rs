@@ -1,0 +1,78 @@
+//! Pages that seem wrong, looked at again, the other way round: first in Redis, then in the log as of where Redis stood.
+
+use anyhow::Context;
+use domain::{Position, PostId};
+use event_log::IdRange;
+use read_model::Row;
+
+use super::{Found, Report, Verifier, is_usable};
+use crate::rebuild::Pages;
+
+/// A page as the log has it.
+pub(super) enum Folded {
+    Row(Box<Row>),
+    /// One of its events cannot be read.
+    Unreadable,
+    /// It has no event.
+    Unknown,
+}
+
+impl Verifier {
+    /// Looks at pages first and then folds them, each as of where it stood when it was looked at. So nothing
+    /// that happens meanwhile makes a difference.
+    pub(super) async fn look_closely(
+        &self,
+        suspects: &[PostId],
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        let inspected = self.views.inspect(suspects).await.context("reading views")?;
+        let head = self.log.head().await?;
+        for (id, seen) in suspects.iter().zip(inspected) {
+            let Some(mark) = seen.watermark.as_ref().filter(|mark| is_usable(Some(mark))) else {
+                self.lost(self.views.partition_of(*id), seen.watermark.as_ref(), report)?;
+                continue;
+            };
+            let row = match self.page(*id, seen.as_of()).await? {
+                Folded::Row(row) if seen.quarantined.is_none() => row,
+                Folded::Row(_) | Folded::Unreadable => {
+                    report.quarantined += 1;
+                    continue;
+                }
+                Folded::Unknown => continue,
+            };
+            self.note_filling(*id, &row, &seen, report);
+            let differences = self.views.differences(*id, &row, &seen)?;
+            if differences.is_empty() {
+                continue;
+            }
+            let (views, log) = (mark.point.position, seen.as_of().min(head));
+            for difference in differences {
+                self.found(Found { difference, post_id: Some(*id), views, log }, report)?;
+            }
+            report.wrong += 1;
+            if self.repair {
+                report.note_repair(self.fold_anew(*id).await?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Folds one page from its events up to a position. They are never all in memory.
+    pub(super) async fn page(&self, id: PostId, as_of: Position) -> anyhow::Result<Folded> {
+        let up_to = id.to_string();
+        // Ids are of one length: behind this one without its last character stand those that end otherwise, too.
+        let above = up_to[..up_to.len() - 1].to_owned();
+        let range = IdRange { above: Some(above), up_to: Some(up_to) };
+        let mut pages = Pages::new(&self.log, &range, as_of);
+        while let Some(page) = pages.next().await? {
+            if page.id == id {
+                let row = page.row.filter(|_| page.unreadable.is_none());
+                return Ok(row.map_or(Folded::Unreadable, |row| Folded::Row(Box::new(row))));
+            }
+        }
+        Ok(Folded::Unknown)
+    }
+}
