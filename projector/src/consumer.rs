@@ -66,10 +66,12 @@ impl Partitions {
             .set("session.timeout.ms", "10000")
             .set("fetch.min.bytes", "1")
             .set("fetch.wait.max.ms", "500")
-            .set("queued.max.messages.kbytes", "8192")
-            // What is fetched is compressed, and several times as large here.
-            .set("fetch.max.bytes", "4194304")
-            .set("max.partition.fetch.bytes", "262144")
+            .set("queued.max.messages.kbytes", "2048")
+            // That much is used up sooner than in the second for which a full queue fetches no more by itself.
+            .set("fetch.queue.backoff.ms", "20")
+            // What is fetched is compressed, and many times as large here.
+            .set("fetch.max.bytes", "1048576")
+            .set("max.partition.fetch.bytes", "65536")
             // The topic may be made only after us.
             .set("topic.metadata.refresh.interval.ms", "1000")
             .set("reconnect.backoff.max.ms", "1000")

@@ -81,7 +81,14 @@ local entries, listed = {}, {}
 local function put_in_lists(id, position, memberships, state)
     local before = redis.call('HGET', KEYS[2], id)
     if before then
-        if mode ~= 'repair' and tonumber(string.match(before, '^%d+')) >= tonumber(position) then
+        local as_of, memberships_before = string.match(before, '^(%d+)\n(.*)$')
+        if mode ~= 'repair' and tonumber(as_of) >= tonumber(position) then
+            return
+        end
+        if mode ~= 'repair' and memberships_before == memberships then
+            -- Most changes leave a post where it is.
+            listed[#listed + 1] = id
+            listed[#listed + 1] = position .. '\n' .. memberships
             return
         end
         for list, place in string.gmatch(before, membership) do
