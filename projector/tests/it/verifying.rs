@@ -166,6 +166,23 @@ async fn what_a_partition_is_yet_to_be_filled_with_is_no_difference() {
     assert!(said.contains(" 0 differences"), "{said}");
 }
 
+#[tokio::test]
+async fn what_cannot_be_folded_anew_is_named_and_counted() {
+    let blog = written().await;
+    let id = blog.ids[5];
+    let mut redis = blog.redis().await.unwrap();
+    let row = blog.key(P, &format!("post:{id}"));
+    redis.hset::<_, _, _, ()>(&row, "content", "\"Other.\"").await.unwrap();
+    // Always further than what a page can be folded as of.
+    redis.hset::<_, _, _, ()>(blog.key(P, "watermark"), "position", 99_999_999).await.unwrap();
+    let said = blog.tool(&["verify", "--repair"]).fails().await;
+    assert!(
+        said.contains(&format!("Page {id} is not what the log makes of it, and could not")),
+        "{said}"
+    );
+    assert!(said.contains(" 0 repaired, 1 could not be repaired"), "{said}");
+}
+
 struct Written {
     blog: Blog,
     ids: Vec<PostId>,
