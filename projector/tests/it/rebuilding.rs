@@ -239,6 +239,32 @@ async fn an_old_generation_is_removed_and_the_others_are_not() {
 }
 
 #[tokio::test]
+async fn nobody_begins_anew_what_was_given_up_before_they_heard_of_it() {
+    let mut blog = Blog::new().await;
+    a_history(&blog).await;
+    let projector = blog.project_impatiently().await;
+    blog.views_agree_with_the_log().await;
+    let first = blog.key(Partition(0), "").replace(":0}:", ":*");
+    blog.rebuild().await;
+    let head = blog.log.head().await.unwrap();
+    blog.publish_in_all(1).await;
+    // As after a removal that the projector has slept through.
+    let give_up = "UPDATE generations
+                   SET state = 'abandoned', changed_at = clock_timestamp() + interval '1 hour'
+                   WHERE number = 1";
+    sqlx::query(give_up).execute(&blog.pool).await.unwrap();
+    let mut redis = blog.redis().await.unwrap();
+    for key in redis.keys::<_, Vec<String>>(&first).await.unwrap() {
+        redis.del::<_, ()>(key).await.unwrap();
+    }
+    blog.relay_after(head).await;
+    blog.views_agree_with_the_log().await;
+    let left: Vec<String> = redis.keys(&first).await.unwrap();
+    assert!(left.is_empty(), "{left:?}");
+    projector.stop().await;
+}
+
+#[tokio::test]
 async fn a_program_with_another_version_of_the_views_builds_its_own_and_leaves_the_others_alone() {
     let mut blog = of_the_version_before().await;
     let before = blog.epochs().await;
