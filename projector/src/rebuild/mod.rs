@@ -183,9 +183,9 @@ impl Rebuild {
             tracing::error!("{difference}");
         }
         ensure!(
-            report.differences.is_empty(),
+            report.count == 0,
             "it differs from the log in {} places; `projector verify --generation {number}` tells of all",
-            report.differences.len(),
+            report.count,
         );
         self.is_of_this_life(&generation).await?;
         pace.begin();
