@@ -6,7 +6,6 @@ use domain::{Partition, Position, PostId};
 use redis::{Script, Value};
 
 use crate::lists::memberships;
-use crate::markdown::to_html;
 use crate::views::{read, values, watermark};
 use crate::{Row, StoredRow, Views, ViewsError, Watermark};
 
@@ -276,7 +275,7 @@ fn fields(row: &Row) -> Result<Vec<(&'static str, Vec<u8>)>, ViewsError> {
         ("created", stored.created_at.timestamp_micros().to_string().into_bytes()),
         ("card", stored.card.to_vec()),
         ("content", stored.content.to_vec()),
-        ("html", to_html(&page.content).into_bytes()),
+        ("html", page.html().into_bytes()),
     ])
 }
 

@@ -5,6 +5,8 @@ use domain::post::{Author, PostChanges, PostContent, PostEvent, Status, Tag};
 use domain::{PostId, Recorded, Slug};
 use serde::{Deserialize, Serialize};
 
+use crate::markdown::to_html;
+
 /// What a list shows of a post: all but its text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PostCard {
@@ -36,6 +38,17 @@ pub struct PostPage {
     pub content: String,
     /// When its first event was recorded. Readers are not told; it says where its author finds it.
     pub created_at: DateTime<Utc>,
+}
+
+impl PostPage {
+    /// Its text as HTML, which is kept beside it; empty for a draft. Of a draft nobody keeps reading, and for its
+    /// author it is rendered when they look.
+    pub(crate) fn html(&self) -> String {
+        match self.card.status {
+            Status::Published => to_html(&self.content),
+            Status::Unwritten | Status::Draft | Status::Deleted => String::new(),
+        }
+    }
 }
 
 /// Folds one event into the page of its post. `None` is a post that is not there: not yet, or deleted.

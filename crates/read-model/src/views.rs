@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::DateTime;
-use domain::post::Status;
 use domain::{Claim, Partition, Partitions, Point, Position, PostId, Slug};
 use redis::{Expiry, RedisError, RedisResult, Script, Value};
 
@@ -17,7 +16,6 @@ use crate::guard::Watermark;
 use crate::keys::KeySpace;
 use crate::lengthened::Lengthened;
 use crate::lists::{ListName, Place, memberships};
-use crate::markdown::to_html;
 use crate::post_page::PostPage;
 use crate::row::{Row, StoredPage, StoredRow};
 
@@ -626,10 +624,9 @@ impl Views {
     }
 }
 
-/// The text of each row. Of a draft nobody keeps reading; for its author it is rendered when they look.
+/// The text of each row.
 fn htmls(rows: &[(PostId, Row)]) -> Vec<String> {
-    let published = |page: &&PostPage| page.card.status == Status::Published;
-    let html = |row: &Row| row.page.as_ref().filter(published).map(|page| to_html(&page.content));
+    let html = |row: &Row| row.page.as_ref().map(PostPage::html);
     rows.iter().map(|(_, row)| html(row).unwrap_or_default()).collect()
 }
 
