@@ -139,9 +139,19 @@ impl Postgres {
 
     /// Starts it again after `stop` or `kill`, or stops it first: same port, same data.
     pub async fn restart(&mut self) -> Result<()> {
+        /// What it says while those that a killed one left behind have not noticed yet.
+        const LEFT_BEHIND: &str = "pre-existing shared memory block";
         self.stop().await?;
-        self.process = self.launch.start()?;
-        self.wait_until_ready().await
+        let deadline = Instant::now() + READY_LIMIT;
+        loop {
+            self.process = self.launch.start()?;
+            let outcome = self.wait_until_ready().await;
+            let is_early = outcome.is_err() && self.process.log_tail(3).contains(LEFT_BEHIND);
+            if !is_early || Instant::now() > deadline {
+                return outcome;
+            }
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
     }
 
     async fn wait_until_ready(&mut self) -> Result<()> {
