@@ -46,7 +46,7 @@ pub fn to_html(text: &str) -> String {
         .filter(|rendered| is_quickly_written(&rendered.html))
         .map(
             |Rendered { html, is_plain }| {
-                if is_plain { plain::tidy(&html) } else { cleaned(&html) }
+                if is_plain { plain::tidy(html) } else { cleaned(&html) }
             },
         )
         .filter(|html| html.len() <= limit)

@@ -30,14 +30,18 @@ pub(super) fn is_plain(node: &NodeValue) -> bool {
 
 /// Writes the HTML of plain nodes as the cleaner writes it. Each of these stands only where the renderer put
 /// it, since it escapes `&` and `<` in texts; the others mean the same to a browser.
-pub(super) fn tidy(html: &str) -> String {
-    html.replace("&quot;", "\"")
-        .replace('\u{a0}', "&nbsp;")
-        .replace("<br />", "<br>")
-        .replace("<hr />", "<hr>")
+pub(super) fn tidy(html: String) -> String {
+    [
+        ("&quot;", "\""),
+        ("\u{a0}", "&nbsp;"),
+        ("<br />", "<br>"),
+        ("<hr />", "<hr>"),
         // One of these is left where a line of code is empty, or was spelled out as `&#13;`.
-        .replace("\r\n", "\n")
-        .replace('\r', "\n")
+        ("\r\n", "\n"),
+        ("\r", "\n"),
+    ]
+    .iter()
+    .fold(html, |html, (from, to)| if html.contains(from) { html.replace(from, to) } else { html })
 }
 
 #[cfg(test)]
@@ -96,7 +100,7 @@ mod tests {
         fn the_cleaner_writes_the_same_of_what_is_plain(text in text(select(&PLAIN[..]))) {
             let Rendered { html, is_plain } = rendered(&text);
             prop_assert!(is_plain, "{html}");
-            prop_assert_eq!(clean::clean(&html), tidy(&html));
+            prop_assert_eq!(clean::clean(&html), tidy(html));
         }
 
         #[test]
@@ -105,7 +109,7 @@ mod tests {
         ) {
             let Rendered { html, is_plain } = rendered(&text);
             if is_plain {
-                prop_assert_eq!(clean::clean(&html), tidy(&html));
+                prop_assert_eq!(clean::clean(&html), tidy(html));
             }
         }
     }
