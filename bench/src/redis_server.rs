@@ -1,13 +1,20 @@
 //! What a Redis says about itself.
 
+use std::time::Duration;
+
+use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
+
+/// To forget some gigabytes takes seconds.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// All that it says, a line each.
 #[derive(Debug)]
 pub(crate) struct Info(String);
 
 pub(crate) async fn connect(url: &str) -> anyhow::Result<MultiplexedConnection> {
-    Ok(redis::Client::open(url)?.get_multiplexed_async_connection().await?)
+    let patient = AsyncConnectionConfig::new().set_response_timeout(Some(TIME_LIMIT));
+    Ok(redis::Client::open(url)?.get_multiplexed_async_connection_with_config(&patient).await?)
 }
 
 impl Info {
