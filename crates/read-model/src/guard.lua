@@ -68,7 +68,7 @@ local function put_row(key, position, state, slug, created, card, content, html)
         redis.call('PERSIST', key)
     else
         -- A week from when it was last written or read: what nobody reads makes room, and is in the log.
-        redis.call('EXPIRE', key, 604800)
+        redis.call('EXPIRE', key, '604800')
     end
     return true
 end
@@ -97,7 +97,8 @@ local function put_in_lists(id, position, memberships, state)
     end
     for list, place in string.gmatch(memberships, membership) do
         local places = entries[list] or {}
-        places[#places + 1] = 0
+        -- As text: a number would have to be printed for Redis.
+        places[#places + 1] = '0'
         places[#places + 1] = place
         entries[list] = places
     end
@@ -133,10 +134,12 @@ for i = 6, #KEYS do
         put_in_lists(ARGV[a], ARGV[a + 1], ARGV[a + 8], ARGV[a + 2])
     end
 end
+local lists = {}
 for list, places in pairs(entries) do
     call_with_all('ZADD', ARGV[9] .. list, places)
-    redis.call('SADD', KEYS[3], list)
+    lists[#lists + 1] = list
 end
+call_with_all('SADD', KEYS[3], lists)
 call_with_all('HSET', KEYS[2], listed)
 if ARGV[11] ~= '' then
     redis.call('PUBLISH', ARGV[10], ARGV[11])
