@@ -2,7 +2,7 @@
 //! it is, and its removal.
 
 use domain::{Partition, PostId};
-use redis::Value;
+use redis::{Script, Value};
 
 use crate::views::{read, values};
 use crate::{VIEW_VERSION, Views, ViewsError, Watermark};
@@ -58,14 +58,29 @@ impl Views {
         Ok(())
     }
 
-    /// Notes in every partition that a part of a rebuild has been written. To be said after its rows have been:
-    /// a master that is lost then takes both with it, or the note alone.
-    pub async fn mark_built(&self, marks: &[Watermark], part: usize) -> Result<(), ViewsError> {
+    /// Notes in every partition that a part of a rebuild has been written, in so many batches. `false`: Redis has
+    /// forgotten some of them, as a replica does that takes over before it has heard of all.
+    pub async fn mark_built(
+        &self,
+        marks: &[Watermark],
+        part: usize,
+        batches: &[u32],
+    ) -> Result<bool, ViewsError> {
+        let (keys, script) = (self.keys(), Script::new(include_str!("note_part.lua")));
         let mut exchange = self.connection.exchange();
-        for key in self.notes(marks) {
-            exchange.question(&key).setbit(&key, part, true);
+        for ((partition, mark), batches) in self.partitions.all().zip(marks).zip(batches) {
+            let key = keys.watermark(partition);
+            let mut call = script.prepare_invoke();
+            call.key(&key)
+                .key(keys.built(partition, &mark.epoch))
+                .key(keys.never(partition))
+                .arg(&mark.epoch)
+                .arg(part)
+                .arg(*batches);
+            exchange.call(&key, &script, &call);
         }
-        exchange.send().await.singles().map(drop)
+        let noted = exchange.send().await.singles()?;
+        Ok(noted.iter().all(|answer| *answer == Value::Int(1)))
     }
 
     /// The parts of a rebuild that have been written in every partition, of so many.

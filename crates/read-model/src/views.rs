@@ -107,6 +107,15 @@ pub struct Fill {
     pub flags: Vec<(PostId, Flag)>,
 }
 
+/// What a fill goes on from: it is refused unless that is there.
+#[derive(Debug, Clone, Copy)]
+enum Next {
+    /// The partition is yet to be filled below this position.
+    Unfilled(Position),
+    /// The batch before it of this part of a rebuild.
+    Batch { part: usize, number: u32 },
+}
+
 /// A new beginning for a partition whose views were lost, or cannot be trusted.
 #[derive(Debug)]
 pub struct NewEpoch {
@@ -481,34 +490,43 @@ impl Views {
             rendered.map_err(|_| ViewsError::Malformed("a text"))?
         };
         let mut exchange = self.connection.exchange();
-        self.add_fill(&mut exchange, &self.keys(), "fill", fill, html, unfilled_below)?;
+        let next = unfilled_below.map(Next::Unfilled);
+        self.add_fill(&mut exchange, &self.keys(), "fill", fill, html, next)?;
         let [answer] = exchange.send().await.next()?;
         guarded(answer)
     }
 
-    /// Offers rows of several partitions in one exchange; each is answered on its own.
-    pub async fn fill_all(&self, fills: &[Fill]) -> Result<Vec<Guarded>, ViewsError> {
-        self.offer_all("fill", fills).await
+    /// Offers rows of several partitions, as batches of a part of a rebuild, in one exchange; each is answered on
+    /// its own. With each goes its number, counted from one in each partition: one is refused unless the one
+    /// before is there, so the last vouches for all.
+    pub async fn fill_batches(
+        &self,
+        part: usize,
+        batches: &[(u32, Fill)],
+    ) -> Result<Vec<Guarded>, ViewsError> {
+        let next = |number| Some(Next::Batch { part, number });
+        self.offer_all("fill", batches.iter().map(|(number, fill)| (fill, next(*number)))).await
     }
 
-    /// The same, but what is stored is replaced even where it says that it is as new or newer: it has been found
-    /// to be wrong. Whoever keeps copies is told.
+    /// Offers rows of several partitions in one exchange. What is stored is replaced even where it says that it is
+    /// as new or newer: it has been found to be wrong. Whoever keeps copies is told.
     pub async fn repair_all(&self, fills: &[Fill]) -> Result<Vec<Guarded>, ViewsError> {
-        self.offer_all("repair", fills).await
+        self.offer_all("repair", fills.iter().map(|fill| (fill, None))).await
     }
 
     async fn offer_all(
         &self,
         mode: &'static str,
-        fills: &[Fill],
+        fills: impl ExactSizeIterator<Item = (&Fill, Option<Next>)>,
     ) -> Result<Vec<Guarded>, ViewsError> {
         let keys = self.keys();
         let mut exchange = self.connection.exchange();
-        for fill in fills {
-            self.add_fill(&mut exchange, &keys, mode, fill, htmls(&fill.rows), None)?;
+        let count = fills.len();
+        for (fill, next) in fills {
+            self.add_fill(&mut exchange, &keys, mode, fill, htmls(&fill.rows), next)?;
         }
         let mut answers = exchange.send().await;
-        fills.iter().map(|_| answers.next().and_then(|[answer]| guarded(answer))).collect()
+        (0..count).map(|_| answers.next().and_then(|[answer]| guarded(answer))).collect()
     }
 
     fn add_fill(
@@ -518,8 +536,13 @@ impl Views {
         mode: &'static str,
         fill: &Fill,
         html: Vec<String>,
-        unfilled_below: Option<Position>,
+        next: Option<Next>,
     ) -> Result<(), ViewsError> {
+        let (unfilled_below, batch) = match next {
+            Some(Next::Unfilled(below)) => (below.to_string(), String::new()),
+            Some(Next::Batch { part, number }) => (String::new(), format!("{part} {number}")),
+            None => Default::default(),
+        };
         let mark = keys.watermark(fill.partition);
         let repaired = fill.rows.iter().filter(|_| mode == "repair").map(|(id, _)| id);
         let mut call = self.guard.prepare_invoke();
@@ -533,8 +556,8 @@ impl Views {
             .arg(&fill.epoch)
             .arg(fill.as_of.0)
             .arg("")
-            .arg(unfilled_below.map_or_else(String::new, |position| position.to_string()))
-            .arg("")
+            .arg(unfilled_below)
+            .arg(batch)
             .arg(fill.unfilled_below.map_or_else(String::new, |position| position.to_string()))
             .arg(keys.list_prefix(fill.partition))
             .arg(keys.announcements())

@@ -175,6 +175,7 @@ impl Rebuild {
         let Some(range) = attempt.ranges.get(part) else { return Ok(()) };
         let mut pages = Pages::new(&self.log, range, attempt.head);
         let (mut batch, mut bytes, mut told) = (Vec::new(), 0, 0);
+        let mut written = vec![0; attempt.marks.len()];
         loop {
             let page = pages.next().await?;
             let over = page.is_none();
@@ -183,7 +184,8 @@ impl Rebuild {
                 batch.push(page);
             }
             if over || batch.len() >= MAX_PAGES || bytes >= MAX_BYTES {
-                if !self.write(attempt, std::mem::take(&mut batch)).await? {
+                let batch = std::mem::take(&mut batch);
+                if !self.write(attempt, part, &mut written, batch).await? {
                     attempt.lost.store(true, Ordering::Relaxed);
                     return Ok(());
                 }
@@ -196,14 +198,25 @@ impl Rebuild {
                 pace.rest().await;
             }
         }
-        attempt.views.mark_built(&attempt.marks, part).await.context("noting a part")?;
+        let noted = attempt.views.mark_built(&attempt.marks, part, &written).await;
+        if !noted.context("noting a part")? {
+            attempt.lost.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
         attempt.progress.part();
         pace.rest().await;
         Ok(())
     }
 
-    /// Writes pages. `false`: a partition is not what it was when we began.
-    async fn write(&self, attempt: &Attempt, pages: Vec<Page>) -> anyhow::Result<bool> {
+    /// Writes pages of a part, of which so many batches have been written to each partition. `false`: a partition is
+    /// not what it was when we began, or has not got all of them.
+    async fn write(
+        &self,
+        attempt: &Attempt,
+        part: usize,
+        written: &mut [u32],
+        pages: Vec<Page>,
+    ) -> anyhow::Result<bool> {
         // Nothing is set aside that is not on record.
         self.log.quarantine(pages.iter().filter_map(|page| page.unreadable.as_ref())).await?;
         let mut fills: HashMap<Partition, Fill> = HashMap::new();
@@ -226,8 +239,13 @@ impl Rebuild {
             }
             fill.rows.extend(page.row.map(|row| (page.id, row)));
         }
-        let fills: Vec<Fill> = fills.into_values().collect();
-        let answers = attempt.views.fill_all(&fills).await.context("writing pages")?;
+        let mut batches = vec![];
+        for (partition, fill) in fills {
+            let Some(written) = written.get_mut(usize::from(partition.0)) else { continue };
+            *written += 1;
+            batches.push((*written, fill));
+        }
+        let answers = attempt.views.fill_batches(part, &batches).await.context("writing pages")?;
         Ok(answers.iter().all(|answer| *answer == Guarded::Written))
     }
 }

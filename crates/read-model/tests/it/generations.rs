@@ -27,7 +27,7 @@ async fn a_part_is_built_once_it_is_noted_everywhere_and_forgotten_with_what_it_
     let store = Store::new().await;
     let marks: Vec<_> = store.views.watermarks().await.unwrap().into_iter().flatten().collect();
     for part in [0, 9] {
-        store.views.mark_built(&marks, part).await.unwrap();
+        assert!(store.views.mark_built(&marks, part, &vec![0; marks.len()]).await.unwrap());
     }
     let built = async |marks| {
         let built = store.views.built(marks, 11).await.unwrap();
@@ -45,6 +45,42 @@ async fn a_part_is_built_once_it_is_noted_everywhere_and_forgotten_with_what_it_
 }
 
 #[tokio::test]
+async fn a_part_of_which_redis_has_forgotten_a_batch_is_not_noted() {
+    let store = Store::new().await;
+    let marks: Vec<_> = store.views.watermarks().await.unwrap().into_iter().flatten().collect();
+    let posts = [Post::drafted(1), Post::drafted(2)];
+    let batch = |number: usize| {
+        let post = &posts[number - 1];
+        (u32::try_from(number).unwrap(), fill(P0, 9, vec![(post.id, post.row_at(2))]))
+    };
+    let write = async |part, number| {
+        let answers = store.views.fill_batches(part, &[batch(number)]).await.unwrap();
+        answers == [Guarded::Written]
+    };
+    let note = async |part, number| {
+        let mut batches = vec![0; marks.len()];
+        batches[0] = number;
+        store.views.mark_built(&marks, part, &batches).await.unwrap()
+    };
+    assert!(write(7, 1).await);
+    assert!(!write(8, 2).await, "a batch of another part is not the one before");
+    assert!(store.row(posts[1].id).await.is_none());
+    // What a replica has that takes over before it has heard of the last batch.
+    let mark = store.key(P0, "watermark");
+    store.redis(P0).hdel::<_, _, ()>(&mark, "part:7").await.unwrap();
+    assert!(!write(7, 2).await);
+    assert!(!note(7, 1).await);
+
+    for number in [1, 2] {
+        assert!(write(7, number).await);
+    }
+    assert!(!note(7, 3).await);
+    assert!(note(7, 2).await);
+    assert!(store.views.built(&marks, 8).await.unwrap()[7]);
+    assert!(!store.redis(P0).hexists::<_, _, bool>(&mark, "part:7").await.unwrap());
+}
+
+#[tokio::test]
 async fn a_repair_replaces_what_says_that_it_is_newer_but_only_as_of_where_the_views_stand() {
     let store = Store::new().await;
     let post = Post::drafted(1).published(2);
@@ -56,7 +92,7 @@ async fn a_repair_replaces_what_says_that_it_is_newer_but_only_as_of_where_the_v
         epoch: epoch.clone(),
         ..fill(P0, as_of, vec![(post.id, post.row_at(as_of))])
     };
-    assert_eq!(store.views.fill_all(&[offer(2)]).await.unwrap(), [Guarded::Written]);
+    assert_eq!(store.views.fill(&offer(2)).await.unwrap(), Guarded::Written);
     assert_eq!(store.row(post.id).await.unwrap().position, Position(99));
     let refused = store.views.repair_all(&[offer(1)]).await.unwrap();
     assert_eq!(refused, [Guarded::Refused(store.watermark(P0).await)]);
