@@ -106,8 +106,12 @@ impl Rebuild {
     /// A generation to build: the one that was begun, if its builder has gone, or a new one.
     async fn obtain(&self) -> anyhow::Result<GenerationLease> {
         let deadline = Instant::now() + LEASE + RENEW;
+        let mut busy: Option<Busy> = None;
         loop {
             let Some(growing) = self.growing().await? else {
+                if let Some(Busy { number, holder }) = busy {
+                    bail!("generation {number} was being built by {holder} until now");
+                }
                 match self.begin(false).await? {
                     Some(lease) => return Ok(lease),
                     None => continue,
@@ -117,11 +121,13 @@ impl Rebuild {
             if let Some(lease) = self.take(number).await? {
                 return Ok(lease);
             }
+            let holder = growing.holder.unwrap_or_else(|| "another process".to_owned());
+            let found = Busy { number, holder };
             // A builder that was killed holds it until its time is over. One that lives makes that longer.
             if Instant::now() > deadline {
-                let holder = growing.holder.unwrap_or_else(|| "another process".to_owned());
-                return Err(Busy { number, holder }.into());
+                return Err(found.into());
             }
+            busy = Some(found);
             tokio::time::sleep(RENEW / 4).await;
         }
     }
@@ -174,9 +180,7 @@ impl Rebuild {
             views.forget_built(&marks).await?;
         }
         // From now on every projector writes it, once it has noticed.
-        tokio::time::sleep(NOTICED).await;
-        pace.begin();
-        catch_up(&self.log, &views, &self.halted, &mut pace).await?;
+        let noticed = tokio::time::Instant::now() + NOTICED;
         let verifier = Verifier::new(self.log.clone(), views.clone());
         let report = verifier.sample(self.args.verify_pages).await?;
         for difference in &report.differences {
@@ -187,6 +191,7 @@ impl Rebuild {
             "it differs from the log in {} places; `projector verify --generation {number}` tells of all",
             report.count,
         );
+        tokio::time::sleep_until(noticed).await;
         self.is_of_this_life(&generation).await?;
         pace.begin();
         make_current(&self.log, &views, &self.halted, &mut pace).await?;

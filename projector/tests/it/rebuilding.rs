@@ -148,6 +148,20 @@ async fn the_second_of_two_rebuilds_says_who_builds() {
 }
 
 #[tokio::test]
+async fn a_rebuild_that_waited_for_another_to_end_does_not_begin_one_more() {
+    let blog = Blog::new().await;
+    a_history(&blog).await;
+    let first = blog.tool(&["rebuild"]);
+    eventually("it has begun", async || blog.generation(GenerationState::Building).await.is_some())
+        .await;
+    let second = blog.tool(&["rebuild"]);
+    first.succeeds().await;
+    let said = second.fails().await;
+    assert!(said.contains("being built by"), "{said}");
+    assert_eq!(blog.generations().all().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn writes_deletions_and_slug_moves_go_on_through_a_rebuild_and_its_switch() {
     let mut blog = Blog::new().await;
     let ids = a_history(&blog).await;
