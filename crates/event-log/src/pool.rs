@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, PgPool};
+use sqlx::{ConnectOptions, Connection, PgPool};
 
 /// How long a connection that comes back to the pool has to show that it is still good for something.
 const CHECK_LIMIT: Duration = Duration::from_secs(1);
@@ -45,5 +45,6 @@ pub fn pool(url: &str, settings: PoolSettings<'_>) -> anyhow::Result<PgPool> {
 /// Where Postgres is, for who connects under this name.
 pub fn address(url: &str, name: &str) -> anyhow::Result<PgConnectOptions> {
     let address: PgConnectOptions = url.parse().context("INKSTREAM_DATABASE_URL cannot be used")?;
-    Ok(address.application_name(name))
+    // What is read a little at a time would be called slow. What is, Postgres can log (`log_min_duration_statement`).
+    Ok(address.application_name(name).disable_statement_logging())
 }
