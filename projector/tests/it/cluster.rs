@@ -1,10 +1,11 @@
 //! In a cluster of Redis nodes, what one of them lacks is a matter of its partitions alone.
 
 use domain::Partition;
+use event_log::GenerationState;
 use redis::AsyncCommands as _;
 use testkit::{RedisCluster, eventually, own_redis_cluster};
 
-use crate::support::Blog;
+use crate::support::{Blog, SLOWLY};
 
 #[tokio::test]
 async fn writes_that_a_failover_forgets_are_found_missing_and_read_from_the_log() {
@@ -81,6 +82,39 @@ async fn a_partition_whose_slot_moves_holds_up_no_other_and_catches_up() {
     blog.views_agree_with_the_log().await;
     assert_eq!(blog.epochs().await, epochs);
     eventually("the projector is well", async || projector.unready("redis").await.is_none()).await;
+    projector.stop().await;
+}
+
+#[tokio::test]
+async fn a_rebuild_writes_again_what_a_failover_forgets_of_it() {
+    let mut cluster = own_redis_cluster(true).await;
+    let mut blog = Blog::with_redis(&cluster.url_of_all()).await;
+    blog.publish_in_all(10).await;
+    let projector = blog.project().await;
+    blog.views_agree_with_the_log().await;
+
+    let rebuild = blog.tool(&SLOWLY);
+    blog.has_written_parts(2).await;
+    let new = blog.views.of_generation(2);
+    let old = std::mem::replace(&mut blog.views, new);
+    let lost = owner(&cluster, &blog, Partition(0)).await;
+    let notes = blog.key(Partition(0), &format!("built:{}", blog.epochs().await[0]));
+    blog.views = old;
+    cluster.cut_off_replica(lost).await;
+    let forgotten = blog.generation(GenerationState::Building).await.unwrap().parts_done + 3;
+    blog.has_written_parts(forgotten).await;
+    let replica = redis::Client::open(cluster.replica(lost).url()).unwrap();
+    let mut replica = replica.get_multiplexed_async_connection().await.unwrap();
+    redis::cmd("READONLY").exec_async(&mut replica).await.unwrap();
+    let known: u32 = replica.bitcount(notes).await.unwrap();
+    assert!(known < forgotten, "the replica has lost nothing");
+
+    cluster.master(lost).kill().unwrap();
+    cluster.has_taken_over(lost).await;
+    rebuild.succeeds().await;
+    blog.follow_active().await;
+    assert_eq!(blog.views.generation(), 2);
+    blog.views_agree_with_the_log().await;
     projector.stop().await;
 }
 

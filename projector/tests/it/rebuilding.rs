@@ -10,11 +10,7 @@ use read_model::VIEW_VERSION;
 use redis::AsyncCommands as _;
 use testkit::{Proxy, Signal, eventually, eventually_within, shared};
 
-use crate::support::Blog;
-
-/// Slowly, in small parts, so that there is time to disturb it.
-const SLOWLY: [&str; 4] =
-    ["rebuild", "--rebuild-lanes=1", "--rebuild-part-events=3", "--rebuild-share=2"];
+use crate::support::{Blog, SLOWLY};
 
 #[tokio::test]
 async fn a_rebuild_makes_what_the_log_makes_and_the_way_back_loses_nothing() {
@@ -74,12 +70,7 @@ async fn a_rebuild_that_is_killed_at_every_stage_is_gone_on_with() {
     let mut before = 0;
     for _ in 0..2 {
         let rebuild = blog.tool(&SLOWLY);
-        eventually_within(Duration::from_secs(60), "some parts are written", async || {
-            blog.generation(GenerationState::Building)
-                .await
-                .is_some_and(|one| one.parts_done >= before + 3)
-        })
-        .await;
+        blog.has_written_parts(before + 3).await;
         eventually("every projector tells of it", async || {
             let told = blog.generation(GenerationState::Building).await.unwrap();
             let said = projector.metrics().await;
@@ -115,10 +106,7 @@ async fn a_builder_that_sleeps_past_its_lease_and_wakes_does_no_harm() {
     let projector = blog.project_impatiently().await;
     blog.views_agree_with_the_log().await;
     let mut sleeper = blog.tool(&SLOWLY);
-    eventually_within(Duration::from_secs(60), "some parts are written", async || {
-        blog.generation(GenerationState::Building).await.is_some_and(|one| one.parts_done >= 3)
-    })
-    .await;
+    blog.has_written_parts(3).await;
     sleeper.signal(Signal::Stop);
     let said = blog.rebuild().await;
     assert!(said.contains("Going on with generation 2"), "{said}");
@@ -199,19 +187,11 @@ async fn a_rebuild_outlives_a_redis_that_goes_away_and_one_that_forgets() {
     let proxy =
         Proxy::start(shared().redis_url.trim_start_matches("redis://").split('/').next().unwrap());
     let rebuild = blog.tool_on(&format!("redis://{}", proxy.address()), &SLOWLY);
-    let written = async |parts| {
-        eventually_within(Duration::from_secs(60), "some parts are written", async || {
-            blog.generation(GenerationState::Building)
-                .await
-                .is_some_and(|one| one.parts_done >= parts)
-        })
-        .await;
-    };
-    written(3).await;
+    blog.has_written_parts(3).await;
     proxy.cut();
     tokio::task::yield_now().await;
     proxy.restore();
-    written(8).await;
+    blog.has_written_parts(8).await;
     // One of the partitions of the new generation is lost, and all that it held.
     let mut redis = blog.redis().await.unwrap();
     let new = blog.views.of_generation(2);

@@ -21,6 +21,7 @@ use testkit::{Place, Proxy, TestDatabase, create_topic, eventually, shared, uniq
 use uuid::Uuid;
 
 pub(crate) use projector::Projector;
+pub(crate) use tools::SLOWLY;
 
 pub(crate) const PARTITIONS: u16 = 4;
 

@@ -10,6 +10,10 @@ use super::Blog;
 /// Long enough for a machine that is busy with other tests.
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
 
+/// A rebuild in small parts, so that there is time to disturb it.
+pub(crate) const SLOWLY: [&str; 4] =
+    ["rebuild", "--rebuild-lanes=1", "--rebuild-part-events=3", "--rebuild-share=2"];
+
 /// A tool that runs, or has run.
 pub(crate) struct Tool {
     process: Process,
@@ -43,6 +47,15 @@ impl Blog {
     pub(crate) async fn follow_active(&mut self) {
         let active = self.generation(GenerationState::Active).await.expect("none is active");
         self.views = self.views.of_generation(active.number);
+    }
+
+    /// Waits until so many parts of a generation have been written.
+    pub(crate) async fn has_written_parts(&self, parts: u32) {
+        eventually_within(LIMIT, "some parts are written", async || {
+            let building = self.generation(GenerationState::Building).await;
+            building.is_some_and(|one| one.parts_done >= parts)
+        })
+        .await;
     }
 
     pub(crate) fn generations(&self) -> Generations {
