@@ -114,10 +114,15 @@ impl Progress {
     fn tell(&self) {
         let (done, total) = (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed));
         let (begun, before) = *self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        let rate = done.saturating_sub(before) as f64 / begun.elapsed().as_secs_f64().max(0.001);
-        let remaining = total.saturating_sub(done) as f64 / rate.max(1.0);
+        // Before anything has been done, nobody knows how long it takes.
+        let rate = (done > before).then(|| {
+            let rate = (done - before) as f64 / begun.elapsed().as_secs_f64().max(0.001);
+            (rate, total.saturating_sub(done) as f64 / rate)
+        });
         ::metrics::gauge!(metrics::REBUILD_DONE, "work" => self.work).set(done as f64);
-        ::metrics::gauge!(metrics::REBUILD_REMAINING, "work" => self.work).set(remaining);
+        if let Some((_, remaining)) = rate {
+            ::metrics::gauge!(metrics::REBUILD_REMAINING, "work" => self.work).set(remaining);
+        }
         if let Some(bar) = &self.bar {
             bar.set_position(done);
             return;
@@ -126,11 +131,14 @@ impl Progress {
         if said.is_none_or(|said| said.elapsed() >= LINE) {
             *said = Some(Instant::now());
             let percent = 100.0 * done as f64 / total.max(1) as f64;
+            let work = self.work;
+            let rate = rate.map_or_else(String::new, |(rate, remaining)| {
+                format!(", {rate:.0} in a second; {remaining:.0} s remain")
+            });
             tracing::info!(
                 done,
                 total,
-                "The {} has done {done} of {total} events ({percent:.0} %), {rate:.0} in a second; {remaining:.0} s remain",
-                self.work,
+                "The {work} has done {done} of {total} events ({percent:.0} %){rate}"
             );
         }
     }
