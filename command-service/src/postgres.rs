@@ -30,7 +30,8 @@ pub(crate) fn pool(
     options: &[(&str, &str)],
 ) -> anyhow::Result<PgPool> {
     let acquire_limit = Duration::from_secs(3);
-    let settings = PoolSettings { name: NAME, connections, acquire_limit, options };
+    let settings =
+        PoolSettings { name: NAME, connections, acquire_limit, options, for_scans: false };
     event_log::pool(config.database_url.reveal(), settings)
 }
 

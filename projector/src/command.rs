@@ -196,6 +196,7 @@ impl StoreArgs {
             connections,
             acquire_limit: Duration::from_secs(5),
             options: &[],
+            for_scans: true,
         };
         let pool = event_log::pool(self.database_url.reveal(), settings)?;
         let store = event_log::open_within(START_PATIENCE, &pool).await?;

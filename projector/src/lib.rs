@@ -70,6 +70,7 @@ impl App {
             connections: 4 + config.rebuild.lanes,
             acquire_limit: Duration::from_secs(5),
             options: &[],
+            for_scans: true,
         };
         let pool = event_log::pool(config.database_url.reveal(), settings)?;
         let store = event_log::open_within(START_PATIENCE, &pool).await?;

@@ -26,6 +26,7 @@ pub async fn run(args: &QuarantineArgs, out: &mut impl Write) -> anyhow::Result<
         connections: 1,
         acquire_limit: LIMIT,
         options: &[],
+        for_scans: false,
     };
     let pool = event_log::pool(args.database_url.reveal(), settings)?;
     let store = event_log::open_within(LIMIT, &pool).await?;

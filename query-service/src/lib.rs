@@ -146,6 +146,7 @@ fn pool(config: &Config) -> anyhow::Result<PgPool> {
         connections: config.database_connections,
         acquire_limit: config.log_limit(),
         options: &[],
+        for_scans: false,
     };
     event_log::pool(config.database_url.reveal(), settings)
 }

@@ -20,10 +20,14 @@ pub struct PoolSettings<'a> {
     pub acquire_limit: Duration,
     /// Settings of Postgres for each.
     pub options: &'a [(&'a str, &'a str)],
+    /// Whether scans are read from them a little at a time, which take long and must not be logged as slow.
+    pub for_scans: bool,
 }
 
 /// A pool whose connections are made when they are first needed.
 pub fn pool(url: &str, settings: PoolSettings<'_>) -> anyhow::Result<PgPool> {
+    let address = address(url, settings.name)?.options(settings.options.iter().copied());
+    let address = if settings.for_scans { address.disable_statement_logging() } else { address };
     Ok(PgPoolOptions::new()
         .max_connections(settings.connections)
         .acquire_timeout(settings.acquire_limit)
@@ -39,12 +43,11 @@ pub fn pool(url: &str, settings: PoolSettings<'_>) -> anyhow::Result<PgPool> {
                 }
             })
         })
-        .connect_lazy_with(address(url, settings.name)?.options(settings.options.iter().copied())))
+        .connect_lazy_with(address))
 }
 
 /// Where Postgres is, for who connects under this name.
 pub fn address(url: &str, name: &str) -> anyhow::Result<PgConnectOptions> {
     let address: PgConnectOptions = url.parse().context("INKSTREAM_DATABASE_URL cannot be used")?;
-    // What is read a little at a time would be called slow. What is, Postgres can log (`log_min_duration_statement`).
-    Ok(address.application_name(name).disable_statement_logging())
+    Ok(address.application_name(name))
 }

@@ -240,7 +240,8 @@ mod tests {
         let mut config = Config::parse_from(options);
         (config.log_reads, config.log_limit_ms) = (turns, 1000);
         let (name, acquire_limit) = ("query-service", config.log_limit());
-        let settings = PoolSettings { name, connections: 1, acquire_limit, options: &[] };
+        let settings =
+            PoolSettings { name, connections: 1, acquire_limit, options: &[], for_scans: false };
         let partitions = Partitions::new(1).unwrap();
         let events = EventLog::new(event_log::pool(url, settings).unwrap(), partitions);
         Log::new(events, Standing::new(Store { incarnation: 1, partitions }), &config)
