@@ -107,6 +107,15 @@ pub struct RebuildArgs {
     )]
     pub part_events: u32,
 
+    /// How many pages a rebuild sends to Redis at once, fewer if they have more than 2 MiB together
+    #[arg(
+        long = "rebuild-batch-pages",
+        env = "INKSTREAM_REBUILD_BATCH_PAGES",
+        default_value_t = 500,
+        value_parser = number(1..=5000),
+    )]
+    pub batch_pages: u32,
+
     /// How many generations that were active before are kept up to date, for a way back
     #[arg(
         long = "keep-generations",

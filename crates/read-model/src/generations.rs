@@ -1,11 +1,10 @@
-//! What is done to a generation as a whole: which one is active, which parts of one have been built, how large
-//! it is, and its removal.
+//! What is done to a generation as a whole: which one is active, how large it is, and its removal.
 
 use domain::{Partition, PostId};
-use redis::{Script, Value};
+use redis::Value;
 
 use crate::views::{read, values};
-use crate::{VIEW_VERSION, Views, ViewsError, Watermark};
+use crate::{VIEW_VERSION, Views, ViewsError};
 
 /// How many posts are removed, or looked at, in one step: never so many that Redis would keep others waiting.
 const STEP: usize = 500;
@@ -56,60 +55,6 @@ impl Views {
         exchange.question(&key).set(&key, format!("{turn} {generation}"));
         let [_done] = exchange.send().await.next()?;
         Ok(())
-    }
-
-    /// Notes in every partition that a part of a rebuild has been written, in so many batches. `false`: Redis has
-    /// forgotten some of them, as a replica does that takes over before it has heard of all.
-    pub async fn mark_built(
-        &self,
-        marks: &[Watermark],
-        part: usize,
-        batches: &[u32],
-    ) -> Result<bool, ViewsError> {
-        let (keys, script) = (self.keys(), Script::new(include_str!("note_part.lua")));
-        let mut exchange = self.connection.exchange();
-        for ((partition, mark), batches) in self.partitions.all().zip(marks).zip(batches) {
-            let key = keys.watermark(partition);
-            let mut call = script.prepare_invoke();
-            call.key(&key)
-                .key(keys.built(partition, &mark.epoch))
-                .key(keys.never(partition))
-                .arg(&mark.epoch)
-                .arg(part)
-                .arg(*batches);
-            exchange.call(&key, &script, &call);
-        }
-        let noted = exchange.send().await.singles()?;
-        Ok(noted.iter().all(|answer| *answer == Value::Int(1)))
-    }
-
-    /// The parts of a rebuild that have been written in every partition, of so many.
-    pub async fn built(&self, marks: &[Watermark], parts: usize) -> Result<Vec<bool>, ViewsError> {
-        let mut exchange = self.connection.exchange();
-        for key in self.notes(marks) {
-            exchange.question(&key).get(&key);
-        }
-        let mut built = vec![true; parts];
-        for answer in exchange.send().await.singles()? {
-            let bits: Vec<u8> = read::<Option<_>>(answer)?.unwrap_or_default();
-            for (part, built) in built.iter_mut().enumerate() {
-                let byte = bits.get(part / 8).copied().unwrap_or(0);
-                *built &= byte & (0x80 >> (part % 8)) != 0;
-            }
-        }
-        Ok(built)
-    }
-
-    /// Forgets the notes of a rebuild that is over.
-    pub async fn forget_built(&self, marks: &[Watermark]) -> Result<(), ViewsError> {
-        self.unlink(self.notes(marks)).await
-    }
-
-    /// Where it is noted in each partition which parts of a rebuild have been written.
-    fn notes(&self, marks: &[Watermark]) -> Vec<String> {
-        let keys = self.keys();
-        let marks = self.partitions.all().zip(marks);
-        marks.map(|(partition, mark)| keys.built(partition, &mark.epoch)).collect()
     }
 
     /// Weighs a generation.
@@ -222,7 +167,7 @@ impl Views {
     }
 
     /// One by one: while a slot moves, some of its keys may be here and some there.
-    async fn unlink(&self, doomed: Vec<String>) -> Result<(), ViewsError> {
+    pub(crate) async fn unlink(&self, doomed: Vec<String>) -> Result<(), ViewsError> {
         let mut exchange = self.connection.exchange();
         for key in &doomed {
             exchange.question(key).unlink(key);

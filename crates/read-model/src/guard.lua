@@ -10,8 +10,9 @@
 --       6 new position 7 new event advance: where it moves
 --         unfilled                 fill, as the next part of filling the partition (else empty): below which
 --                                  position it was not filled yet, which must still be so
---         batch                    fill, as a batch of a part of a rebuild (else empty): the number of the part, a
---                                  space, and that of the batch, from 1; the one before must have been written
+--         batch                    fill, as a batch of a part of a rebuild (else empty): the number of the part, the
+--                                  name of this try at it, and the number of the batch, from 1, with spaces
+--                                  between them; the one before, or the same, must be the last that was written
 --       8 unfilled from now on     fill: the same after it, 0 once it is filled, or empty to leave it
 --       9 prefix of the keys of lists
 --       10 channel  11 announcement   told to those who keep copies, once this is written (empty: nothing)
@@ -50,12 +51,13 @@ elseif ARGV[6] ~= '' and ARGV[6] ~= found[5] then
     -- Redis has forgotten parts that were filled before, or somebody else has filled this one.
     return found
 elseif ARGV[7] ~= '' then
-    local part, batch = string.match(ARGV[7], '(%d+) (%d+)')
-    if batch ~= '1' and redis.call('HGET', KEYS[1], 'part:' .. part) ~= tostring(batch - 1) then
+    local part, try, batch = string.match(ARGV[7], '(%d+) (%S+) (%d+)')
+    local this, last = try .. ' ' .. batch, redis.call('HGET', KEYS[1], 'part:' .. part)
+    if batch ~= '1' and last ~= this and last ~= try .. ' ' .. (batch - 1) then
         -- Redis has forgotten the batch before.
         return found
     end
-    redis.call('HSET', KEYS[1], 'part:' .. part, batch)
+    redis.call('HSET', KEYS[1], 'part:' .. part, this)
 elseif ARGV[8] == '0' then
     redis.call('HDEL', KEYS[1], 'unfilled')
 elseif ARGV[8] ~= '' and found[5] and tonumber(ARGV[8]) < tonumber(found[5]) then

@@ -41,7 +41,8 @@ impl KeySpace {
         self.generation
     }
 
-    /// A hash: how far the views of a partition have come.
+    /// A hash: how far the views of a partition have come, below which position they are yet to be filled, and while
+    /// they are built, which batch of each part was written last.
     pub(crate) fn watermark(&self, partition: Partition) -> String {
         format!("{}watermark", self.of(partition))
     }

@@ -5,6 +5,7 @@
 //! the same functions and the same script. Reading the log is `event-log`'s.
 
 mod announcements;
+mod building;
 mod cluster;
 mod connection;
 mod generations;
@@ -25,6 +26,7 @@ mod waiting;
 pub const VIEW_VERSION: u32 = 4;
 
 pub use announcements::{Announcements, Heard};
+pub use building::Part;
 pub use generations::{Removal, Size};
 pub use guard::{Judgement, Watermark, judge};
 pub use inspection::{Difference, Entry, Inspected};

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use chrono::DateTime;
 use domain::{Claim, Partition, Partitions, Point, Position, PostId, Slug};
 use redis::{Expiry, RedisError, RedisResult, Script, Value};
+use uuid::Uuid;
 
 use crate::announcements::Announcements;
 use crate::connection::{Connection, Exchange};
@@ -107,13 +108,13 @@ pub struct Fill {
     pub flags: Vec<(PostId, Flag)>,
 }
 
-/// What a fill goes on from: it is refused unless that is there.
+/// What must be found for a fill that is one of several, or it is refused.
 #[derive(Debug, Clone, Copy)]
-enum Next {
+pub(crate) enum Expected {
     /// The partition is yet to be filled below this position.
     Unfilled(Position),
-    /// The batch before it of this part of a rebuild.
-    Batch { part: usize, number: u32 },
+    /// It is this batch of a part of a rebuild, and the one before it is there.
+    Batch { part: usize, name: Uuid, number: u32 },
 }
 
 /// A new beginning for a partition whose views were lost, or cannot be trusted.
@@ -490,22 +491,10 @@ impl Views {
             rendered.map_err(|_| ViewsError::Malformed("a text"))?
         };
         let mut exchange = self.connection.exchange();
-        let next = unfilled_below.map(Next::Unfilled);
-        self.add_fill(&mut exchange, &self.keys(), "fill", fill, html, next)?;
+        let expected = unfilled_below.map(Expected::Unfilled);
+        self.add_fill(&mut exchange, &self.keys(), "fill", fill, html, expected)?;
         let [answer] = exchange.send().await.next()?;
         guarded(answer)
-    }
-
-    /// Offers rows of several partitions, as batches of a part of a rebuild, in one exchange; each is answered on
-    /// its own. With each goes its number, counted from one in each partition: one is refused unless the one
-    /// before is there, so the last vouches for all.
-    pub async fn fill_batches(
-        &self,
-        part: usize,
-        batches: &[(u32, Fill)],
-    ) -> Result<Vec<Guarded>, ViewsError> {
-        let next = |number| Some(Next::Batch { part, number });
-        self.offer_all("fill", batches.iter().map(|(number, fill)| (fill, next(*number)))).await
     }
 
     /// Offers rows of several partitions in one exchange. What is stored is replaced even where it says that it is
@@ -514,16 +503,16 @@ impl Views {
         self.offer_all("repair", fills.iter().map(|fill| (fill, None))).await
     }
 
-    async fn offer_all(
+    pub(crate) async fn offer_all<'a>(
         &self,
         mode: &'static str,
-        fills: impl ExactSizeIterator<Item = (&Fill, Option<Next>)>,
+        fills: impl ExactSizeIterator<Item = (&'a Fill, Option<Expected>)>,
     ) -> Result<Vec<Guarded>, ViewsError> {
         let keys = self.keys();
         let mut exchange = self.connection.exchange();
         let count = fills.len();
-        for (fill, next) in fills {
-            self.add_fill(&mut exchange, &keys, mode, fill, htmls(&fill.rows), next)?;
+        for (fill, expected) in fills {
+            self.add_fill(&mut exchange, &keys, mode, fill, htmls(&fill.rows), expected)?;
         }
         let mut answers = exchange.send().await;
         (0..count).map(|_| answers.next().and_then(|[answer]| guarded(answer))).collect()
@@ -536,11 +525,13 @@ impl Views {
         mode: &'static str,
         fill: &Fill,
         html: Vec<String>,
-        next: Option<Next>,
+        expected: Option<Expected>,
     ) -> Result<(), ViewsError> {
-        let (unfilled_below, batch) = match next {
-            Some(Next::Unfilled(below)) => (below.to_string(), String::new()),
-            Some(Next::Batch { part, number }) => (String::new(), format!("{part} {number}")),
+        let (unfilled_below, batch) = match expected {
+            Some(Expected::Unfilled(below)) => (below.to_string(), String::new()),
+            Some(Expected::Batch { part, name, number }) => {
+                (String::new(), format!("{part} {} {number}", name.simple()))
+            }
             None => Default::default(),
         };
         let mark = keys.watermark(fill.partition);

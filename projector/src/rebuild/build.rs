@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use domain::{Partition, Position};
 use event_log::{Generation, IdRange, Unreadable};
-use read_model::{Fill, Flag, Guarded, NewEpoch, Views, Watermark};
+use read_model::{Fill, Flag, Guarded, NewEpoch, Part, Views, Watermark};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -19,8 +19,7 @@ use super::{Progress, Rebuild};
 
 /// No log is divided into more parts, so that their notes stay small.
 const MAX_PARTS: u64 = 50_000;
-/// What is sent to Redis at once.
-const MAX_PAGES: usize = 500;
+/// What is sent to Redis at once, where the pages are long.
 const MAX_BYTES: usize = 2 * 1024 * 1024;
 /// How long we wait after an error. It may be over then.
 const AFTER_AN_ERROR: Duration = Duration::from_millis(500);
@@ -65,7 +64,9 @@ impl Rebuild {
                 .filter(|(_, built)| !*built)
                 .map(|(part, _)| part)
                 .collect();
-            if pending.is_empty() && self.close(generation, views, &marks).await? {
+            if pending.is_empty()
+                && views.end_build(&marks, ranges.len()).await.context("ending the build")?
+            {
                 return Ok(marks);
             }
             progress.stands_at(ranges.len() - pending.len());
@@ -134,28 +135,6 @@ impl Rebuild {
         }
     }
 
-    /// Declares every partition whole. `false`: one of them has been lost since.
-    async fn close(
-        &self,
-        generation: &Generation,
-        views: &Views,
-        marks: &[Watermark],
-    ) -> anyhow::Result<bool> {
-        for (partition, mark) in self.log.partitions().all().zip(marks) {
-            let Some(below) = mark.unfilled_below else { continue };
-            let whole = Fill {
-                unfilled_below: Some(Position::ZERO),
-                ..fill(partition, mark, generation.head)
-            };
-            if views.fill_part(&whole, below).await.context("closing a partition")?
-                != Guarded::Written
-            {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     /// Takes one part after another until none is left.
     async fn lane(&self, attempt: &Attempt) {
         let mut pace = Pace::new(self.args.share);
@@ -174,8 +153,9 @@ impl Rebuild {
     async fn part(&self, attempt: &Attempt, part: usize, pace: &mut Pace) -> anyhow::Result<()> {
         let Some(range) = attempt.ranges.get(part) else { return Ok(()) };
         let mut pages = Pages::new(&self.log, range, attempt.head);
+        let batch_pages = usize::try_from(self.args.batch_pages)?;
         let (mut batch, mut bytes, mut told) = (Vec::new(), 0, 0);
-        let mut written = vec![0; attempt.marks.len()];
+        let mut part = attempt.views.begin_part(part, Uuid::new_v4());
         loop {
             let page = pages.next().await?;
             let over = page.is_none();
@@ -183,9 +163,9 @@ impl Rebuild {
                 bytes += page.weight();
                 batch.push(page);
             }
-            if over || batch.len() >= MAX_PAGES || bytes >= MAX_BYTES {
+            if over || batch.len() >= batch_pages || bytes >= MAX_BYTES {
                 let batch = std::mem::take(&mut batch);
-                if !self.write(attempt, part, &mut written, batch).await? {
+                if !self.write(attempt, &mut part, batch).await? {
                     attempt.lost.store(true, Ordering::Relaxed);
                     return Ok(());
                 }
@@ -198,7 +178,7 @@ impl Rebuild {
                 pace.rest().await;
             }
         }
-        let noted = attempt.views.mark_built(&attempt.marks, part, &written).await;
+        let noted = attempt.views.mark_built(&attempt.marks, &part).await;
         if !noted.context("noting a part")? {
             attempt.lost.store(true, Ordering::Relaxed);
             return Ok(());
@@ -208,13 +188,12 @@ impl Rebuild {
         Ok(())
     }
 
-    /// Writes pages of a part, of which so many batches have been written to each partition. `false`: a partition is
-    /// not what it was when we began, or has not got all of them.
+    /// Writes pages of a part. `false`: a partition is not what it was when we began, or has not got what was written
+    /// before.
     async fn write(
         &self,
         attempt: &Attempt,
-        part: usize,
-        written: &mut [u32],
+        part: &mut Part,
         pages: Vec<Page>,
     ) -> anyhow::Result<bool> {
         // Nothing is set aside that is not on record.
@@ -239,13 +218,8 @@ impl Rebuild {
             }
             fill.rows.extend(page.row.map(|row| (page.id, row)));
         }
-        let mut batches = vec![];
-        for (partition, fill) in fills {
-            let Some(written) = written.get_mut(usize::from(partition.0)) else { continue };
-            *written += 1;
-            batches.push((*written, fill));
-        }
-        let answers = attempt.views.fill_batches(part, &batches).await.context("writing pages")?;
+        let fills: Vec<Fill> = fills.into_values().collect();
+        let answers = attempt.views.fill_batch(part, &fills).await.context("writing pages")?;
         Ok(answers.iter().all(|answer| *answer == Guarded::Written))
     }
 }

@@ -109,8 +109,11 @@ impl Rebuild {
         let mut busy: Option<Busy> = None;
         loop {
             let Some(growing) = self.growing().await? else {
-                if let Some(Busy { number, holder }) = busy {
-                    bail!("generation {number} was being built by {holder} until now");
+                // What was asked for may have been done meanwhile.
+                if let Some(Busy { number, holder }) = busy.take()
+                    && self.has_been_active(number).await?
+                {
+                    bail!("generation {number} has just been built by {holder}");
                 }
                 match self.begin(false).await? {
                     Some(lease) => return Ok(lease),
@@ -142,6 +145,12 @@ impl Rebuild {
                     GenerationState::Building | GenerationState::Following
                 )
         }))
+    }
+
+    async fn has_been_active(&self, number: u32) -> anyhow::Result<bool> {
+        let was_active = |state| matches!(state, GenerationState::Active | GenerationState::Kept);
+        let all = self.generations.all().await?;
+        Ok(all.iter().any(|generation| generation.number == number && was_active(generation.state)))
     }
 
     async fn begin(&self, only_first: bool) -> anyhow::Result<Option<GenerationLease>> {
@@ -181,6 +190,8 @@ impl Rebuild {
         }
         // From now on every projector writes it, once it has noticed.
         let noticed = tokio::time::Instant::now() + NOTICED;
+        pace.begin();
+        catch_up(&self.log, &views, &self.halted, &mut pace).await?;
         let verifier = Verifier::new(self.log.clone(), views.clone());
         let report = verifier.sample(self.args.verify_pages).await?;
         for difference in &report.differences {

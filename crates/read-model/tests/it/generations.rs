@@ -1,10 +1,11 @@
 //! Complete sets of views side by side, and what is done to one as a whole.
 
-use domain::{Partition, Position};
-use read_model::{Fill, Guarded, Removal};
+use domain::{Partition, Point, Position};
+use read_model::{Fill, Guarded, Part, Removal, Watermark};
 use redis::AsyncCommands as _;
+use uuid::Uuid;
 
-use crate::support::{Post, Store, fill};
+use crate::support::{EPOCH, Post, Store, beginning, fill};
 
 const P0: Partition = Partition(0);
 
@@ -25,9 +26,10 @@ async fn views_that_are_switched_are_another_generation_and_those_that_are_pinne
 #[tokio::test]
 async fn a_part_is_built_once_it_is_noted_everywhere_and_forgotten_with_what_it_vouches_for() {
     let store = Store::new().await;
-    let marks: Vec<_> = store.views.watermarks().await.unwrap().into_iter().flatten().collect();
+    let marks = marks(&store).await;
     for part in [0, 9] {
-        assert!(store.views.mark_built(&marks, part, &vec![0; marks.len()]).await.unwrap());
+        let part = store.views.begin_part(part, Uuid::new_v4());
+        assert!(store.views.mark_built(&marks, &part).await.unwrap());
     }
     let built = async |marks| {
         let built = store.views.built(marks, 11).await.unwrap();
@@ -47,37 +49,85 @@ async fn a_part_is_built_once_it_is_noted_everywhere_and_forgotten_with_what_it_
 #[tokio::test]
 async fn a_part_of_which_redis_has_forgotten_a_batch_is_not_noted() {
     let store = Store::new().await;
-    let marks: Vec<_> = store.views.watermarks().await.unwrap().into_iter().flatten().collect();
+    let marks = marks(&store).await;
     let posts = [Post::drafted(1), Post::drafted(2)];
-    let batch = |number: usize| {
-        let post = &posts[number - 1];
-        (u32::try_from(number).unwrap(), fill(P0, 9, vec![(post.id, post.row_at(2))]))
+    let write = async |part: &mut Part, post: &Post| {
+        let fill = fill(P0, 9, vec![(post.id, post.row_at(2))]);
+        store.views.fill_batch(part, &[fill]).await.unwrap() == [Guarded::Written]
     };
-    let write = async |part, number| {
-        let answers = store.views.fill_batches(part, &[batch(number)]).await.unwrap();
-        answers == [Guarded::Written]
+    let begin = || store.views.begin_part(7, Uuid::new_v4());
+    let field = async || {
+        let field: Option<String> =
+            store.redis(P0).hget(store.key(P0, "watermark"), "part:7").await.unwrap();
+        field
     };
-    let note = async |part, number| {
-        let mut batches = vec![0; marks.len()];
-        batches[0] = number;
-        store.views.mark_built(&marks, part, &batches).await.unwrap()
+    let forget = async || {
+        store.redis(P0).hdel::<_, _, ()>(store.key(P0, "watermark"), "part:7").await.unwrap();
     };
-    assert!(write(7, 1).await);
-    assert!(!write(8, 2).await, "a batch of another part is not the one before");
-    assert!(store.row(posts[1].id).await.is_none());
-    // What a replica has that takes over before it has heard of the last batch.
-    let mark = store.key(P0, "watermark");
-    store.redis(P0).hdel::<_, _, ()>(&mark, "part:7").await.unwrap();
-    assert!(!write(7, 2).await);
-    assert!(!note(7, 1).await);
 
-    for number in [1, 2] {
-        assert!(write(7, number).await);
+    // In their midst.
+    let mut part = begin();
+    assert!(write(&mut part, &posts[0]).await);
+    forget().await;
+    assert!(!write(&mut part, &posts[1]).await);
+    assert!(store.row(posts[1].id).await.is_none());
+    assert!(!store.views.mark_built(&marks, &part).await.unwrap());
+    // The last of them.
+    let mut part = begin();
+    for post in &posts {
+        assert!(write(&mut part, post).await);
     }
-    assert!(!note(7, 3).await);
-    assert!(note(7, 2).await);
+    forget().await;
+    assert!(!store.views.mark_built(&marks, &part).await.unwrap());
+    // What another try has written vouches for nothing of this one.
+    let (mut part, mut other) = (begin(), begin());
+    assert!(write(&mut part, &posts[0]).await);
+    assert!(write(&mut other, &posts[0]).await);
+    assert!(!write(&mut part, &posts[1]).await);
+    assert!(!store.views.mark_built(&marks, &part).await.unwrap());
+    assert!(!store.views.built(&marks, 8).await.unwrap()[7]);
+
+    let mut part = begin();
+    for post in &posts {
+        assert!(write(&mut part, post).await);
+    }
+    assert!(field().await.is_some());
+    for _again in 0..2 {
+        assert!(store.views.mark_built(&marks, &part).await.unwrap());
+    }
     assert!(store.views.built(&marks, 8).await.unwrap()[7]);
-    assert!(!store.redis(P0).hexists::<_, _, bool>(&mark, "part:7").await.unwrap());
+    assert_eq!(field().await, None);
+}
+
+#[tokio::test]
+async fn a_partition_of_which_redis_has_forgotten_a_part_is_not_declared_whole() {
+    let store = Store::empty(2).await;
+    for partition in [0, 1].map(Partition) {
+        let head = Point { position: Position(9), ..Point::START };
+        let new = beginning(partition, EPOCH, head, None);
+        assert_eq!(store.views.begin_epoch(&new).await.unwrap(), Guarded::Written);
+    }
+    let marks = marks(&store).await;
+    for number in 0..3 {
+        let part = store.views.begin_part(number, Uuid::new_v4());
+        assert!(store.views.mark_built(&marks, &part).await.unwrap());
+    }
+    let notes = store.key(Partition(1), &format!("built:{EPOCH}"));
+    store.redis(Partition(1)).setbit::<_, ()>(&notes, 1, false).await.unwrap();
+    assert!(!store.views.end_build(&marks, 3).await.unwrap());
+    let unfilled = async |partition| store.watermark(partition).await.unwrap().unfilled_below;
+    assert_eq!(unfilled(Partition(1)).await, Some(Position(10)));
+
+    store.redis(Partition(1)).setbit::<_, ()>(&notes, 1, true).await.unwrap();
+    for _again in 0..2 {
+        assert!(store.views.end_build(&marks, 3).await.unwrap());
+    }
+    assert_eq!(unfilled(Partition(0)).await, None);
+    assert_eq!(unfilled(Partition(1)).await, None);
+}
+
+async fn marks(store: &Store) -> Vec<Watermark> {
+    store.views.watermarks().await.unwrap().into_iter().flatten().collect()
 }
 
 #[tokio::test]
