@@ -2,6 +2,7 @@
 
 use domain::Partition;
 use redis::AsyncCommands as _;
+use redis::aio::MultiplexedConnection;
 use testkit::{RedisCluster, eventually, own_redis_cluster};
 
 use crate::support::{Blog, SLOWLY};
@@ -32,9 +33,7 @@ async fn writes_that_a_failover_forgets_are_found_missing_and_read_from_the_log(
     })
     .await;
 
-    let replica = redis::Client::open(cluster.replica(lost).url()).unwrap();
-    let mut replica = replica.get_multiplexed_async_connection().await.unwrap();
-    redis::cmd("READONLY").exec_async(&mut replica).await.unwrap();
+    let mut replica = reader_of_replica(&cluster, lost).await;
     let key = blog.key(Partition(0), "watermark");
     let known: u64 = replica.hget(key, "position").await.unwrap();
     assert_eq!(known, at.0, "the replica has lost nothing");
@@ -100,9 +99,7 @@ async fn a_rebuild_writes_again_what_a_failover_forgets_of_it() {
     let notes = blog.key(Partition(0), &format!("built:{}", blog.epochs().await[0]));
     blog.views = old;
     cluster.cut_off_replica(lost).await;
-    let replica = redis::Client::open(cluster.replica(lost).url()).unwrap();
-    let mut replica = replica.get_multiplexed_async_connection().await.unwrap();
-    redis::cmd("READONLY").exec_async(&mut replica).await.unwrap();
+    let mut replica = reader_of_replica(&cluster, lost).await;
     let known: u32 = replica.bitcount(notes).await.unwrap();
     blog.has_written_parts(known + 1).await;
 
@@ -113,6 +110,14 @@ async fn a_rebuild_writes_again_what_a_failover_forgets_of_it() {
     assert_eq!(blog.views.generation(), 2);
     blog.views_agree_with_the_log().await;
     projector.stop().await;
+}
+
+/// What the replica of a master knows, as it would tell readers.
+async fn reader_of_replica(cluster: &RedisCluster, master: usize) -> MultiplexedConnection {
+    let replica = redis::Client::open(cluster.replica(master).url()).unwrap();
+    let mut replica = replica.get_multiplexed_async_connection().await.unwrap();
+    redis::cmd("READONLY").exec_async(&mut replica).await.unwrap();
+    replica
 }
 
 async fn owner(cluster: &RedisCluster, blog: &Blog, partition: Partition) -> usize {
