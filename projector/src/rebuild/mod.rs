@@ -27,6 +27,7 @@ use crate::halted::Halted;
 use crate::verify::Verifier;
 use follow::{catch_up, make_current};
 use pace::Pace;
+pub(crate) use pace::rest_after;
 pub(crate) use page::Pages;
 pub(crate) use progress::Progress;
 pub use switch::{Switched, rollback};

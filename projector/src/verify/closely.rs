@@ -31,7 +31,7 @@ impl Verifier {
         let inspected = self.views.inspect(suspects).await.context("reading views")?;
         let head = self.log.head().await?;
         for (id, seen) in suspects.iter().zip(inspected) {
-            let Some(mark) = seen.watermark.as_ref().filter(|mark| is_usable(Some(mark))) else {
+            let Some(mark) = seen.watermark.as_ref().filter(|mark| is_usable(mark)) else {
                 self.lost(self.views.partition_of(*id), seen.watermark.as_ref(), report)?;
                 continue;
             };

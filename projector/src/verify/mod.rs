@@ -21,7 +21,7 @@ use read_model::{Inspected, Row, Views, Watermark};
 pub use report::{Found, Report};
 pub(crate) use trickle::Trickle;
 
-use crate::rebuild::{Pages, Progress};
+use crate::rebuild::{Pages, Progress, rest_after};
 
 /// So many pages are compared at once, fewer if they are long.
 const PAGES: usize = 50;
@@ -135,7 +135,7 @@ impl Verifier {
         let inspected = self.views.inspect(&ids).await.context("reading views")?;
         let mut suspects = vec![];
         for ((id, row), inspected) in rows.iter().zip(&inspected) {
-            if !is_usable(inspected.watermark.as_ref())
+            if !inspected.watermark.as_ref().is_some_and(is_usable)
                 || !self.views.differences(*id, row, inspected)?.is_empty()
             {
                 suspects.push(*id);
@@ -149,8 +149,7 @@ impl Verifier {
     /// Rests from what was done since then, in proportion: on a system under load pieces take longer, and so do the
     /// rests.
     async fn rest(&self, begun: Instant) {
-        let share = f64::from(self.share.clamp(1, 100)) / 100.0;
-        let rest = begun.elapsed().mul_f64((1.0 - share) / share).min(LONGEST_REST);
+        let rest = rest_after(begun.elapsed(), self.share).min(LONGEST_REST);
         if !rest.is_zero() {
             tokio::time::sleep(rest).await;
         }
@@ -165,6 +164,6 @@ impl Verifier {
 }
 
 /// Whether a watermark vouches for views that this program can compare.
-fn is_usable(mark: Option<&Watermark>) -> bool {
-    mark.is_some_and(Watermark::is_of_this_version)
+fn is_usable(mark: &Watermark) -> bool {
+    mark.is_of_this_version()
 }

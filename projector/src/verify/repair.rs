@@ -28,7 +28,7 @@ impl Verifier {
             };
             let mark = self.views.row(id).await.context("asking for the watermark")?.watermark;
             // What another version has written is not ours to replace.
-            let Some(mark) = mark.filter(|mark| is_usable(Some(mark))) else {
+            let Some(mark) = mark.filter(is_usable) else {
                 return Ok(not_repaired(id, "its partition has no watermark of this version"));
             };
             let fill = Fill {

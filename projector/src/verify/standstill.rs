@@ -26,8 +26,7 @@ impl Verifier {
             let (mut behind, mut lost) = (vec![], vec![]);
             for ((partition, mark), head) in self.log.partitions().all().zip(marks).zip(heads) {
                 let of_this_life = |mark: &&Watermark| mark.incarnation == incarnation;
-                let Some(at) =
-                    mark.as_ref().filter(of_this_life).filter(|mark| is_usable(Some(mark)))
+                let Some(at) = mark.as_ref().filter(of_this_life).filter(|mark| is_usable(mark))
                 else {
                     // Where that has been noted, nothing is to be waited for.
                     if !report.lost.contains(&partition) {
