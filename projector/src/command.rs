@@ -296,12 +296,11 @@ impl VerifyCommand {
 /// A generation that this program keeps up to date. Any other would seem wrong in every place, and be damaged by a
 /// repair.
 async fn followed(generations: &Generations, number: u32) -> anyhow::Result<u32> {
-    let all = generations.all().await?;
-    let named = all.iter().find(|generation| generation.number == number);
+    let named = generations.find(number).await?;
     let named = named.with_context(|| format!("there is no generation {number}"))?;
     let Generation { view_version, state, .. } = named;
     ensure!(
-        *view_version == VIEW_VERSION,
+        view_version == VIEW_VERSION,
         "generation {number} is of version {view_version} of the views, another version than this program's"
     );
     ensure!(state.is_followed(), "generation {number} does not follow the log: it is {state}");

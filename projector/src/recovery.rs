@@ -176,9 +176,10 @@ impl Projection {
             found: self.watermarks.remove(&partition),
         };
         // We may have slept while it was given up, and removed: a watermark would lie in Redis for ever.
-        let generation = self.views.generation();
-        let is_followed = self.log.generations().is_followed(generation).await?;
-        ensure!(is_followed, "generation {generation} is followed no more");
+        let number = self.views.generation();
+        let generation = self.log.generations().find(number).await?;
+        let is_followed = generation.is_some_and(|generation| generation.state.is_followed());
+        ensure!(is_followed, "generation {number} is followed no more");
         let begun = match self.views.begin_epoch(&new).await {
             Ok(begun) => begun,
             Err(error) => return self.leave_out(vec![(partition, error)]).await,

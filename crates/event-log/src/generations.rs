@@ -113,10 +113,10 @@ impl Generations {
         rows.iter().map(generation).collect::<Result<_, _>>().context("reading the generations")
     }
 
-    /// Whether projectors write a generation.
-    pub async fn is_followed(&self, number: u32) -> anyhow::Result<bool> {
-        let all = self.all().await?;
-        Ok(all.iter().any(|one| one.number == number && one.state.is_followed()))
+    /// The one with this number, if there is one.
+    pub async fn find(&self, number: u32) -> anyhow::Result<Option<Generation>> {
+        let mut all = self.all().await?.into_iter();
+        Ok(all.find(|generation| generation.number == number))
     }
 
     /// The one that readers of a version of the views are answered from, and the number of the switch to it.

@@ -149,9 +149,10 @@ impl Rebuild {
     }
 
     async fn has_been_active(&self, number: u32) -> anyhow::Result<bool> {
-        let was_active = |state| matches!(state, GenerationState::Active | GenerationState::Kept);
-        let all = self.generations.all().await?;
-        Ok(all.iter().any(|generation| generation.number == number && was_active(generation.state)))
+        let found = self.generations.find(number).await?;
+        Ok(found.is_some_and(|generation| {
+            matches!(generation.state, GenerationState::Active | GenerationState::Kept)
+        }))
     }
 
     async fn begin(&self, only_first: bool) -> anyhow::Result<Option<GenerationLease>> {
@@ -213,8 +214,7 @@ impl Rebuild {
     }
 
     async fn generation(&self, number: u32) -> anyhow::Result<Generation> {
-        let all = self.generations.all().await?;
-        let found = all.into_iter().find(|generation| generation.number == number);
+        let found = self.generations.find(number).await?;
         found.with_context(|| format!("there is no generation {number}"))
     }
 
