@@ -183,17 +183,19 @@ impl Rebuild {
         let views = self.views.of_generation(generation.number);
         let mut pace = Pace::new(self.args.share);
         let number = generation.number;
-        if generation.state == GenerationState::Building {
-            let marks = self.build(&generation, &views, progress).await?;
-            pace.begin();
-            catch_up(&self.log, &views, &self.halted, &mut pace).await?;
+        let built = if generation.state == GenerationState::Building {
+            Some(self.build(&generation, &views, progress).await?)
+        } else {
+            None
+        };
+        pace.begin();
+        catch_up(&self.log, &views, &self.halted, &mut pace).await?;
+        if let Some(marks) = built {
             ensure!(self.generations.follow(lease).await?, "it was given up");
             views.forget_built(&marks).await?;
         }
         // From now on every projector writes it, once it has noticed.
         let noticed = tokio::time::Instant::now() + NOTICED;
-        pace.begin();
-        catch_up(&self.log, &views, &self.halted, &mut pace).await?;
         let verifier = Verifier::new(self.log.clone(), views.clone());
         let report = verifier.sample(self.args.verify_pages).await?;
         for difference in &report.differences {
