@@ -8,7 +8,7 @@ use anyhow::Context;
 use chrono::{DateTime, Utc};
 use domain::Position;
 use sqlx::postgres::PgRow;
-use sqlx::{PgPool, Row};
+use sqlx::{PgConnection, PgPool, Row};
 
 /// No question takes longer.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
@@ -136,20 +136,24 @@ impl Generations {
     /// Where there is no generation at all, there is nothing that a reader could be answered from meanwhile: the
     /// first is active from the start, and filled like one that was lost.
     pub async fn begin_first(&self, view_version: u32) -> anyhow::Result<()> {
-        in_time(
-            "beginning the first generation",
-            sqlx::query(
-                "INSERT INTO generations (view_version, state, incarnation, head, parts, turn, switched_at)
-                 SELECT $1, 'active', incarnation, 0, 0, 1, clock_timestamp()
-                 FROM store
-                 WHERE NOT EXISTS (SELECT FROM generations)
-                 ON CONFLICT DO NOTHING",
-            )
-            .bind(signed(view_version))
-            .execute(&self.pool),
+        let begin = self.begin_first_in_one_step(view_version);
+        in_time("beginning the first generation", begin).await
+    }
+
+    async fn begin_first_in_one_step(&self, view_version: u32) -> Result<(), sqlx::Error> {
+        let mut step = self.pool.begin().await?;
+        // Of two that begin it at once, the one that comes too late might otherwise have taken the first number.
+        lock(&mut step).await?;
+        sqlx::query(
+            "INSERT INTO generations (view_version, state, incarnation, head, parts, turn, switched_at)
+             SELECT $1, 'active', incarnation, 0, 0, 1, clock_timestamp()
+             FROM store
+             WHERE NOT EXISTS (SELECT FROM generations)",
         )
+        .bind(signed(view_version))
+        .execute(&mut *step)
         .await?;
-        Ok(())
+        step.commit().await
     }
 
     /// Begins a generation. `None`: another of this version is growing already, or, where only the first is
@@ -307,10 +311,7 @@ impl Generations {
         keep: u32,
     ) -> Result<bool, sqlx::Error> {
         let mut step = self.pool.begin().await?;
-        // Few rows, few switches: nothing is gained by letting two of them overlap.
-        sqlx::query("LOCK TABLE generations IN SHARE ROW EXCLUSIVE MODE")
-            .execute(&mut *step)
-            .await?;
+        lock(&mut step).await?;
         // Of one that is kept nobody has the right.
         let version: Option<i32> = sqlx::query_scalar(
             "SELECT view_version FROM generations
@@ -420,6 +421,12 @@ impl Generations {
         .await?;
         Ok(())
     }
+}
+
+/// Lets one step at a time change which is active. Few rows, few switches: nothing is gained by letting two overlap.
+async fn lock(step: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("LOCK TABLE generations IN SHARE ROW EXCLUSIVE MODE").execute(step).await?;
+    Ok(())
 }
 
 fn generation(row: &PgRow) -> Result<Generation, sqlx::Error> {

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use domain::{Partition, Position, PostId};
-use event_log::GenerationState;
-use read_model::VIEW_VERSION;
+use event_log::{GenerationState, Generations};
+use read_model::{FIRST_GENERATION, VIEW_VERSION};
 use redis::AsyncCommands as _;
 use testkit::{Proxy, Signal, eventually, eventually_within, shared};
 
@@ -40,6 +40,43 @@ async fn a_rebuild_makes_what_the_log_makes_and_the_way_back_loses_nothing() {
         table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(2)).collect();
     assert_eq!(states, ["active", "kept"], "{table}");
     projector.stop().await;
+}
+
+#[tokio::test]
+async fn of_two_that_begin_the_first_generation_at_once_none_skips_its_number() {
+    let blog = Blog::new().await;
+    // Whoever has been given the first number is held up before it is written.
+    let hold = "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
+                BEGIN
+                    IF NEW.number = 1 THEN PERFORM pg_advisory_xact_lock(1); END IF;
+                    RETURN NEW;
+                END $$;
+                CREATE TRIGGER hold BEFORE INSERT ON generations FOR EACH ROW EXECUTE FUNCTION hold()";
+    sqlx::raw_sql(hold).execute(&blog.pool).await.unwrap();
+    let mut held = blog.pool.begin().await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock(1)").execute(&mut *held).await.unwrap();
+
+    let generations = Generations::new(blog.pool.clone());
+    let both = tokio::spawn({
+        let generations = generations.clone();
+        async move {
+            tokio::join!(
+                generations.begin_first(VIEW_VERSION),
+                generations.begin_first(VIEW_VERSION)
+            )
+        }
+    });
+    eventually("both of them wait", async || {
+        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND database =
+                       (SELECT oid FROM pg_database WHERE datname = current_database())";
+        sqlx::query_scalar::<_, i64>(waiting).fetch_one(&blog.pool).await.unwrap() == 2
+    })
+    .await;
+    held.commit().await.unwrap();
+    let (first, second) = both.await.unwrap();
+    first.and(second).unwrap();
+    let active = generations.active(VIEW_VERSION).await.unwrap();
+    assert_eq!(active, Some((FIRST_GENERATION, 1)));
 }
 
 #[tokio::test]
