@@ -90,28 +90,26 @@ local membership = '([^\t\n]+)\t([^\n]+)'
 -- What is put into lists goes to each in one command at the end: a call of a command costs as much as the entry.
 local entries, listed = {}, {}
 local function put_in_lists(id, position, memberships, state)
-    local before = redis.call('HGET', KEYS[2], id)
-    if before then
+    local before, stays = redis.call('HGET', KEYS[2], id), false
+    if before and mode ~= 'repair' then
         local as_of, memberships_before = string.match(before, '^(%d+)\n(.*)$')
-        if mode ~= 'repair' and tonumber(as_of) >= tonumber(position) then
+        if tonumber(as_of) >= tonumber(position) then
             return
         end
-        if mode ~= 'repair' and memberships_before == memberships then
-            -- Most changes leave a post where it is.
-            listed[#listed + 1] = id
-            listed[#listed + 1] = position .. '\n' .. memberships
-            return
-        end
-        for list, place in string.gmatch(before, membership) do
+        -- Most changes leave a post where it is.
+        stays = memberships_before == memberships
+    end
+    if not stays then
+        for list, place in string.gmatch(before or '', membership) do
             redis.call('ZREM', ARGV[9] .. list, place)
         end
-    end
-    for list, place in string.gmatch(memberships, membership) do
-        local places = entries[list] or {}
-        -- As text: a number would have to be printed for Redis.
-        places[#places + 1] = '0'
-        places[#places + 1] = place
-        entries[list] = places
+        for list, place in string.gmatch(memberships, membership) do
+            local places = entries[list] or {}
+            -- As text: a number would have to be printed for Redis.
+            places[#places + 1] = '0'
+            places[#places + 1] = place
+            entries[list] = places
+        end
     end
     -- The rows of deleted posts stay for good. Whoever removes all that is here finds them by this.
     if before or memberships ~= '' or state == 'deleted' then
