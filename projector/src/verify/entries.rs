@@ -2,22 +2,22 @@
 //! has never heard of.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
 
 use anyhow::Context;
 use domain::{Partition, Position, PostId};
 use read_model::{Difference, Entry};
 
 use super::{Found, Report, Verifier};
+use crate::rebuild::Pace;
 
 impl Verifier {
     /// Goes through all lists of all partitions.
     pub(super) async fn entries(&self, report: &mut Report) -> anyhow::Result<()> {
+        let mut pace = Pace::new(self.share);
         for partition in self.log.partitions().all() {
             for list in self.views.list_names(partition).await.context("reading lists")? {
                 let mut cursor = 0;
                 loop {
-                    let begun = Instant::now();
                     let (next, strays) = self
                         .views
                         .strays(partition, &list, cursor)
@@ -26,7 +26,7 @@ impl Verifier {
                     for entry in strays {
                         self.stray(partition, entry, report).await?;
                     }
-                    self.rest(begun).await;
+                    pace.rest().await;
                     cursor = next;
                     if cursor == 0 {
                         break;
@@ -34,7 +34,7 @@ impl Verifier {
                 }
                 report.lists += 1;
             }
-            self.unknown(partition, report).await?;
+            self.unknown(partition, &mut pace, report).await?;
         }
         Ok(())
     }
@@ -60,10 +60,14 @@ impl Verifier {
     }
 
     /// Posts that a partition knows and the log does not.
-    async fn unknown(&self, partition: Partition, report: &mut Report) -> anyhow::Result<()> {
+    async fn unknown(
+        &self,
+        partition: Partition,
+        pace: &mut Pace,
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
         let mut cursor = 0;
         loop {
-            let begun = Instant::now();
             let (next, ids) =
                 self.views.listed_posts(partition, cursor).await.context("reading the posts")?;
             let known: BTreeSet<PostId> = self.log.known_pages(&ids).await?.into_iter().collect();
@@ -80,7 +84,7 @@ impl Verifier {
                     report.note_repair(gone.context("forgetting a post")?);
                 }
             }
-            self.rest(begun).await;
+            pace.rest().await;
             cursor = next;
             if cursor == 0 {
                 return Ok(());

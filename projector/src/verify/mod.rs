@@ -11,8 +11,6 @@ mod report;
 mod standstill;
 mod trickle;
 
-use std::time::{Duration, Instant};
-
 use anyhow::Context;
 use domain::{Position, PostId};
 use event_log::{EventLog, IdRange};
@@ -21,14 +19,11 @@ use read_model::{Inspected, Row, Views, Watermark};
 pub use report::{Found, Report};
 pub(crate) use trickle::Trickle;
 
-use crate::rebuild::{Pages, Progress, rest_after};
+use crate::rebuild::{Pace, Pages, Progress};
 
 /// So many pages are compared at once, fewer if they are long.
 const PAGES: usize = 50;
 const BYTES: usize = 2 * 1024 * 1024;
-
-/// Longer than this it does not rest at a time.
-const LONGEST_REST: Duration = Duration::from_secs(2);
 
 /// Compares one generation with the log.
 #[derive(Debug, Clone)]
@@ -79,11 +74,11 @@ impl Verifier {
     pub async fn sample(&self, pages: u32) -> anyhow::Result<Report> {
         let mut report = Report::default();
         let ids = self.log.random_pages(pages).await?;
+        let mut pace = Pace::new(self.share);
         for ids in ids.chunks(PAGES) {
             report.pages += ids.len() as u64;
-            let begun = Instant::now();
             self.look_closely(ids, &mut report).await?;
-            self.rest(begun).await;
+            pace.rest().await;
         }
         Ok(report)
     }
@@ -98,7 +93,7 @@ impl Verifier {
         let mut pages = Pages::new(&self.log, range, head);
         let (mut rows, mut bytes, mut told) = (Vec::with_capacity(PAGES), 0, 0);
         let mut over = false;
-        let mut begun = Instant::now();
+        let mut pace = Pace::new(self.share);
         while !over {
             let page = pages.next().await?;
             over = page.is_none();
@@ -117,8 +112,7 @@ impl Verifier {
                 self.look_closely(&suspects, report).await?;
                 progress.add(pages.events - told);
                 told = pages.events;
-                self.rest(begun).await;
-                begun = Instant::now();
+                pace.rest().await;
             }
         }
         progress.part();
@@ -144,15 +138,6 @@ impl Verifier {
             }
         }
         Ok(suspects)
-    }
-
-    /// Rests from what was done since then, in proportion: on a system under load pieces take longer, and so do the
-    /// rests.
-    async fn rest(&self, begun: Instant) {
-        let rest = rest_after(begun.elapsed(), self.share).min(LONGEST_REST);
-        if !rest.is_zero() {
-            tokio::time::sleep(rest).await;
-        }
     }
 
     fn note_filling(&self, id: PostId, row: &Row, seen: &Inspected, report: &mut Report) {
