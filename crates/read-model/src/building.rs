@@ -7,7 +7,8 @@
 use redis::{Script, Value};
 use uuid::Uuid;
 
-use crate::views::{Expected, read};
+use crate::views::read;
+use crate::writing::Expected;
 use crate::{Fill, Guarded, Views, ViewsError, Watermark};
 
 /// A part of a rebuild that is being written, in batches.

@@ -6,7 +6,8 @@ use domain::{Partition, Position, PostId};
 use redis::{Script, Value};
 
 use crate::lists::memberships;
-use crate::views::{read, values, watermark};
+use crate::reading::watermark;
+use crate::views::{read, values};
 use crate::{Row, StoredRow, Views, ViewsError, Watermark};
 
 /// One thing that is not as it should be.
