@@ -64,11 +64,12 @@ elseif ARGV[8] ~= '' and found[5] and tonumber(ARGV[8]) < tonumber(found[5]) the
     redis.call('HSET', KEYS[1], 'unfilled', ARGV[8])
 end
 
--- What is stored gives way only to what is newer. A row of another epoch counts as absent. Tells whether
--- this one has been stored.
+-- What is stored gives way only to what is newer. A row of another epoch counts as absent, and so does one whose
+-- position is no number. Tells whether this one has been stored.
 local function put_row(key, position, state, slug, created, card, content, html)
     local before = redis.call('HMGET', key, 'epoch', 'position')
-    if mode ~= 'repair' and before[1] == epoch and tonumber(before[2]) >= tonumber(position) then
+    local as_of = before[1] == epoch and tonumber(before[2])
+    if mode ~= 'repair' and as_of and as_of >= tonumber(position) then
         return false
     end
     -- All fields, so nothing of the row before stays. No DEL: Redis refuses a script for want of memory only
@@ -93,7 +94,7 @@ local function put_in_lists(id, position, memberships, state)
     local before, stays = redis.call('HGET', KEYS[2], id), false
     if before and mode ~= 'repair' then
         local as_of, memberships_before = string.match(before, '^(%d+)\n(.*)$')
-        if tonumber(as_of) >= tonumber(position) then
+        if as_of and tonumber(as_of) >= tonumber(position) then
             return
         end
         -- Most changes leave a post where it is.

@@ -242,38 +242,32 @@ pub(crate) fn watermark(answer: Value) -> Result<Option<Watermark>, ViewsError> 
     }))
 }
 
+/// A row that cannot be read is as good as none: it is in the log, and what is offered from there takes its place.
 fn stored_row(answer: Value, epoch: &str) -> Result<Option<StoredRow>, ViewsError> {
-    let mut fields = values::<Vec<u8>>(answer)?.into_iter();
+    Ok(read_row(values(answer)?, epoch))
+}
+
+fn read_row(fields: Vec<Option<Vec<u8>>>, epoch: &str) -> Option<StoredRow> {
+    let mut fields = fields.into_iter();
     let mut next = || fields.next().flatten();
-    let (
-        Some(of_epoch),
-        Some(position),
-        Some(state),
-        Some(slug),
-        Some(created_at),
-        Some(card),
-        content,
-    ) = (next(), next(), next(), next(), next(), next(), next())
-    else {
-        return Ok(None);
-    };
+    let (of_epoch, position, state) = (next()?, next()?, next()?);
+    let (slug, created_at, card, content) = (next()?, next()?, next()?, next());
     if of_epoch != epoch.as_bytes() {
-        return Ok(None);
+        return None;
     }
-    let malformed = || ViewsError::Malformed("a row");
-    let text = |bytes| String::from_utf8(bytes).map_err(|_| malformed());
-    let number = |bytes| text(bytes)?.parse::<i64>().map_err(|_| malformed());
+    let text = |bytes| String::from_utf8(bytes).ok();
+    let number = |bytes| text(bytes)?.parse::<i64>().ok();
     let position = Position::from_i64(number(position)?);
     if state == b"deleted" {
-        return Ok(Some(StoredRow { position, page: None }));
+        return Some(StoredRow { position, page: None });
     }
     let slug = text(slug)?;
     let page = StoredPage {
         published: state == b"published",
         slug: (!slug.is_empty()).then(|| Slug::recorded(slug)),
-        created_at: DateTime::from_timestamp_micros(number(created_at)?).ok_or_else(malformed)?,
+        created_at: DateTime::from_timestamp_micros(number(created_at)?)?,
         card: card.into(),
         content: content.unwrap_or_default().into(),
     };
-    Ok(Some(StoredRow { position, page: Some(page) }))
+    Some(StoredRow { position, page: Some(page) })
 }

@@ -26,13 +26,15 @@ impl Verifier {
                 }
                 Folded::Unknown => return Ok(not_repaired(id, "the log does not know it")),
             };
-            let mark = self.views.row(id).await.context("asking for the watermark")?.watermark;
+            let partition = self.views.partition_of(id);
+            let marks = self.views.watermarks().await.context("reading the watermarks")?;
+            let mark = marks.into_iter().nth(partition.0.into()).flatten();
             // What another version has written is not ours to replace.
             let Some(mark) = mark.filter(is_usable) else {
                 return Ok(not_repaired(id, "its partition has no watermark of this version"));
             };
             let fill = Fill {
-                partition: self.views.partition_of(id),
+                partition,
                 incarnation: mark.incarnation,
                 epoch: mark.epoch,
                 as_of,

@@ -18,6 +18,8 @@ async fn a_corrupted_row_is_found_and_mended() {
         ("content", "\"Other.\""),
         ("html", "<p>Other.</p>"),
         ("position", "99999999"),
+        ("position", "no number"),
+        ("created", "no time"),
         ("state", "draft"),
     ] {
         blog.redis().await.unwrap().hset::<_, _, _, ()>(&key, field, value).await.unwrap();

@@ -2,6 +2,7 @@
 
 use domain::{Claim, Partition, Point, Position};
 use read_model::{Advance, Fill, FoundRow, Guarded, Watermark};
+use redis::AsyncCommands as _;
 use testkit::own_redis;
 use uuid::Uuid;
 
@@ -50,6 +51,31 @@ async fn an_advance_that_does_not_begin_at_the_watermark_is_refused_and_writes_n
         assert_eq!(store.contents(P0).await, before, "{case} wrote something");
     }
     assert_eq!(store.advance(good()).await, Guarded::Written);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_as_good_as_none_and_gives_way() {
+    let store = Store::new().await;
+    let post = Post::drafted(2).published(5).titled(8, "On reading");
+    store.project(&post, 5).await;
+    let id = post.id.to_string();
+    let row = store.key(P0, &format!("post:{id}"));
+    for to in [5, 8] {
+        let mut redis = store.redis(P0);
+        redis.hset::<_, _, _, ()>(&row, "position", "no number").await.unwrap();
+        redis.hset::<_, _, _, ()>(store.key(P0, "listed"), &id, "no number").await.unwrap();
+        assert_eq!(store.row(post.id).await, None);
+        let written = match to {
+            5 => store.fill(&post, 5).await,
+            _ => store.project(&post, 8).await,
+        };
+        assert_eq!(written, Guarded::Written);
+        assert_eq!(store.row(post.id).await, Some(post.stored_at(to)));
+        assert_eq!(
+            store.lists_of(&post).await,
+            ["published", "anne", "craft", "own", "own published"]
+        );
+    }
 }
 
 #[tokio::test]
