@@ -99,28 +99,29 @@ impl Projection {
         partition: Partition,
         to: Position,
     ) -> anyhow::Result<()> {
-        while self.come_closer(partition, to).await? {}
+        while self.come_closer(partition, to).await? > 0 {}
         Ok(())
     }
 
-    /// One step of that. `false`: there is none to take.
+    /// One step of that. Returns how many events it was offered; zero: there is no step to take.
     pub(crate) async fn come_closer(
         &mut self,
         partition: Partition,
         to: Position,
-    ) -> anyhow::Result<bool> {
-        let Some(watermark) = self.watermarks.get(&partition) else { return Ok(false) };
+    ) -> anyhow::Result<u64> {
+        let Some(watermark) = self.watermarks.get(&partition) else { return Ok(0) };
         let from = watermark.point;
         let cannot_move = self.halted.contains(partition) || self.away.contains(&partition);
         if from.position >= to || cannot_move {
-            return Ok(false);
+            return Ok(0);
         }
         let run = self.read_run(partition, from).await?;
         if run.is_empty() {
-            return Ok(false);
+            return Ok(0);
         }
+        let events = run.len();
         self.advance(vec![(partition, run)]).await?;
-        Ok(true)
+        Ok(events)
     }
 
     /// Drops what has been seen, and finds what comes next.

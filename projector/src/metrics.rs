@@ -99,7 +99,7 @@ pub const METRICS: &[Metric] = &[
         REBUILD_DONE,
         Gauge,
         &["work"],
-        "Events that a rebuild, a verification, or the filling of what was lost has behind it",
+        "Events that a rebuild, its catching up, a verification, or the filling of what was lost has behind it",
     ),
     metric(REBUILD_EXPECTED, Gauge, &["work"], "Events that it has to do with in all"),
     metric(

@@ -47,6 +47,10 @@ impl Run {
         self.events.is_empty()
     }
 
+    pub(crate) fn len(&self) -> u64 {
+        self.events.len() as u64
+    }
+
     /// What follows without a hole from the watermark on, up to the first that cannot be read: about that one
     /// only the log is believed.
     pub(crate) fn of<'a>(
