@@ -83,8 +83,8 @@ impl Generations {
         Ok(token.map(|token| GenerationLease { number, token, duration }))
     }
 
-    /// Keeps the right, and tells how many parts and events are done, if there is anything to tell. `false`: it is
-    /// somebody else's by now.
+    /// Keeps the right, and tells how many parts and events of a build are done, if there is anything to tell. `false`:
+    /// it is somebody else's by now.
     pub async fn renew(
         &self,
         lease: &GenerationLease,
@@ -94,8 +94,9 @@ impl Generations {
             "renewing the lease of a generation",
             sqlx::query(
                 "UPDATE generations
-                 SET expires_at = clock_timestamp() + $3, parts_done = coalesce($4, parts_done),
-                     events_done = coalesce($5, events_done)
+                 SET expires_at = clock_timestamp() + $3,
+                     parts_done = CASE state WHEN 'building' THEN coalesce($4, parts_done) ELSE parts_done END,
+                     events_done = CASE state WHEN 'building' THEN coalesce($5, events_done) ELSE events_done END
                  WHERE number = $1 AND token = $2",
             )
             .bind(signed(lease.number))
