@@ -4,25 +4,22 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use domain::{Partition, Position};
-use event_log::{Generation, IdRange, Unreadable};
+use event_log::{Generation, GenerationState, IdRange, Unreadable};
 use read_model::{Fill, Flag, Guarded, NewEpoch, Part, Views, Watermark};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::pace::Pace;
 use super::page::{Page, Pages};
-use super::{Progress, Rebuild};
+use super::{AFTER_AN_ERROR, Progress, Rebuild};
 
 /// No log is divided into more parts, so that their notes stay small.
 const MAX_PARTS: u64 = 50_000;
 /// What is sent to Redis at once, where the pages are long.
 const MAX_BYTES: usize = 2 * 1024 * 1024;
-/// How long we wait after an error. It may be over then.
-const AFTER_AN_ERROR: Duration = Duration::from_millis(500);
 
 /// Into how many parts the log up to a position is divided.
 pub(super) fn parts(head: Position, part_events: u32) -> u32 {
@@ -115,6 +112,9 @@ impl Rebuild {
                 return Ok(found.into_iter().flatten().collect());
             }
             let points = self.log.points_at(generation.head).await?;
+            // We may have slept while it was given up, and removed: a watermark would lie in Redis for ever.
+            let state = self.generation(generation.number).await?.state;
+            ensure!(state == GenerationState::Building, "it was given up");
             for ((partition, mark), point) in self.log.partitions().all().zip(found).zip(points) {
                 if mark.as_ref().filter(usable).is_some() {
                     continue;

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use event_log::{EventLog, Generation, GenerationLease, GenerationState, Generations};
-use read_model::{VIEW_VERSION, Views};
+use read_model::{VIEW_VERSION, Views, ViewsError};
 
 use crate::config::RebuildArgs;
 use crate::halted::Halted;
@@ -37,6 +37,9 @@ const LEASE: Duration = Duration::from_secs(5);
 const RENEW: Duration = Duration::from_secs(1);
 /// How long it takes until every projector has heard of a generation that is to be followed.
 const NOTICED: Duration = Duration::from_millis(2500);
+
+/// How long we wait after an error. It may be over then.
+const AFTER_AN_ERROR: Duration = Duration::from_millis(500);
 
 /// Somebody builds a generation already.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +65,7 @@ pub struct Rebuild {
 #[derive(Debug, Clone, Copy)]
 pub struct Rebuilt {
     pub generation: u32,
+    /// Those up to the position as of which it was folded.
     pub events: u64,
     pub took: Duration,
 }
@@ -91,7 +95,7 @@ impl Rebuild {
         let number = lease.number;
         let progress = Arc::new(Progress::new("rebuild"));
         let outcome = tokio::select! {
-            outcome = self.go_on(lease, &progress) => outcome,
+            outcome = self.go_on_through_outages(lease, &progress) => outcome,
             lost = keep(&self.generations, lease, || progress.done()) => lost.map(|()| 0),
         };
         progress.end();
@@ -173,12 +177,33 @@ impl Rebuild {
         Ok(lease)
     }
 
+    /// Servers that are away come back. What was done until then is known.
+    async fn go_on_through_outages(
+        &self,
+        lease: &GenerationLease,
+        progress: &Arc<Progress>,
+    ) -> anyhow::Result<u64> {
+        loop {
+            match self.go_on(lease, progress).await {
+                Err(error) if is_an_outage(&error) => {
+                    tracing::warn!("Generation {} waits: {error:#}", lease.number);
+                    tokio::time::sleep(AFTER_AN_ERROR).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
     async fn go_on(
         &self,
         lease: &GenerationLease,
         progress: &Arc<Progress>,
     ) -> anyhow::Result<u64> {
         let generation = self.generation(lease.number).await?;
+        if generation.state == GenerationState::Active {
+            // We have switched to it and not heard of it.
+            return Ok(generation.head.0);
+        }
         let views = self.views.of_generation(generation.number);
         let mut pace = Pace::new(self.args.share);
         let number = generation.number;
@@ -187,6 +212,7 @@ impl Rebuild {
         } else {
             None
         };
+        progress.end();
         pace.begin();
         catch_up(&self.log, &views, &self.halted, &mut pace).await?;
         if let Some(marks) = built {
@@ -195,7 +221,8 @@ impl Rebuild {
         }
         // From now on every projector writes it, once it has noticed.
         let noticed = tokio::time::Instant::now() + NOTICED;
-        let verifier = Verifier::new(self.log.clone(), views.clone());
+        let share = self.args.share;
+        let verifier = Verifier { share, ..Verifier::new(self.log.clone(), views.clone()) };
         let report = verifier.sample(self.args.verify_pages).await?;
         for difference in &report.differences {
             tracing::error!("{difference}");
@@ -211,7 +238,7 @@ impl Rebuild {
         make_current(&self.log, &views, &self.halted, &mut pace).await?;
         let to = switch::To::Built(lease);
         switch::switch(&self.generations, &self.views, to, self.args.keep).await?;
-        Ok(progress.done().map_or(0, |(_, events)| events))
+        Ok(generation.head.0)
     }
 
     async fn generation(&self, number: u32) -> anyhow::Result<Generation> {
@@ -227,6 +254,15 @@ impl Rebuild {
         self.generations.abandon(generation.number, false).await?;
         bail!("the store has begun a new incarnation meanwhile; start again")
     }
+}
+
+/// Whether it is over once a server answers again. Of Postgres no long one is outlived: the lease ends.
+fn is_an_outage(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.is::<tokio::time::error::Elapsed>()
+            || matches!(cause.downcast_ref(), Some(ViewsError::Redis(_)))
+            || matches!(cause.downcast_ref(), Some(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut))
+    })
 }
 
 /// Keeps the right to build or remove a generation, until it is lost.

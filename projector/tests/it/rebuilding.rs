@@ -176,14 +176,25 @@ async fn the_second_of_two_rebuilds_says_who_builds() {
 async fn a_rebuild_that_waited_for_another_to_end_does_not_begin_one_more() {
     let blog = Blog::new().await;
     a_history(&blog).await;
-    let first = blog.tool(&["rebuild", "--rebuild-part-events=10", "--rebuild-share=2"]);
-    eventually("it has begun", async || blog.generation(GenerationState::Building).await.is_some())
-        .await;
+    let generations = blog.generations();
+    let plan = (blog.log.head().await.unwrap(), 1);
+    let begun = generations.begin(VIEW_VERSION, false, plan, "somebody", Duration::from_mins(1));
+    let lease = begun.await.unwrap().unwrap();
+    assert!(generations.follow(&lease).await.unwrap());
     let second = blog.tool(&["rebuild"]);
-    first.succeeds().await;
+    eventually("the second has found that somebody builds", async || {
+        let tried = sqlx::query_scalar::<_, i64>(
+            "SELECT count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND state = 'idle'
+                   AND query LIKE '%SET token = token + 1, holder%'",
+        );
+        tried.fetch_one(&blog.pool).await.unwrap() > 0
+    })
+    .await;
+    assert!(generations.switch(&lease, 1).await.unwrap());
     let said = second.fails().await;
-    assert!(said.contains("built by"), "{said}");
-    assert_eq!(blog.generations().all().await.unwrap().len(), 1);
+    assert!(said.contains("generation 1 has just been built by somebody"), "{said}");
+    assert_eq!(generations.all().await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -239,6 +250,37 @@ async fn a_rebuild_outlives_a_redis_that_goes_away_and_one_that_forgets() {
     blog.views = old;
     let said = rebuild.succeeds().await;
     assert!(said.contains("Redis has lost a part of generation 2"), "{said}");
+    blog.follow_active().await;
+    blog.views_agree_with_the_log().await;
+    projector.stop().await;
+}
+
+#[tokio::test]
+async fn a_rebuild_waits_for_redis_at_every_stage() {
+    let mut blog = Blog::new().await;
+    a_history(&blog).await;
+    let projector = blog.project_impatiently().await;
+    blog.views_agree_with_the_log().await;
+    let proxy =
+        Proxy::start(shared().redis_url.trim_start_matches("redis://").split('/').next().unwrap());
+    proxy.cut();
+    let rebuild = blog.tool_on(
+        &format!("redis://{}", proxy.address()),
+        &["rebuild", "--rebuild-share=100", "--rebuild-part-events=1"],
+    );
+    rebuild.says("Generation 2 waits", 1).await;
+    proxy.restore();
+    eventually("it follows", async || blog.generation(GenerationState::Following).await.is_some())
+        .await;
+    proxy.cut();
+    let before = rebuild.said().matches("Generation 2 waits").count();
+    rebuild.says("Generation 2 waits", before + 1).await;
+    proxy.restore();
+    let said = rebuild.succeeds().await;
+    let built = blog.generation(GenerationState::Active).await.unwrap();
+    let head = built.head;
+    assert!(said.contains(&format!("Generation 2 is active: {head} events in")), "{said}");
+    assert_eq!((built.parts_done, built.events_done), (built.parts, head.0));
     blog.follow_active().await;
     blog.views_agree_with_the_log().await;
     projector.stop().await;

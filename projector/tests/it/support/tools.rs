@@ -7,8 +7,9 @@ use testkit::{Launch, Process, Signal, eventually_within, unique_name};
 
 use super::Blog;
 
-/// Long enough for a machine that is busy with other tests.
-const LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
+/// Long enough for a machine that is busy with other tests: whoever works a fiftieth of the time makes fifty of a
+/// moment.
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(180);
 
 /// A rebuild in small parts, so that there is time to disturb it.
 pub(crate) const SLOWLY: [&str; 4] =
@@ -103,7 +104,12 @@ impl Tool {
         self.process.kill().unwrap();
     }
 
-    fn said(&self) -> String {
+    /// Waits until it has said something so many times.
+    pub(crate) async fn says(&self, what: &str, times: usize) {
+        eventually_within(LIMIT, what, async || self.said().matches(what).count() >= times).await;
+    }
+
+    pub(crate) fn said(&self) -> String {
         fs::read_to_string(self.process.log()).unwrap()
     }
 }
