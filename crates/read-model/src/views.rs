@@ -24,8 +24,8 @@ pub struct Views {
     /// The generation of these views; clones share it.
     generation: Arc<AtomicU32>,
     pub(crate) partitions: Partitions,
-    pub(crate) guard: Script,
-    pub(crate) new_epoch: Script,
+    pub(crate) guard: Arc<Script>,
+    pub(crate) new_epoch: Arc<Script>,
     pub(crate) lengthened: Arc<Lengthened>,
 }
 
@@ -60,8 +60,8 @@ impl Views {
             generation: Arc::new(AtomicU32::new(keys.generation())),
             keys,
             partitions,
-            guard: Script::new(include_str!("guard.lua")),
-            new_epoch: Script::new(include_str!("new_epoch.lua")),
+            guard: Arc::new(Script::new(include_str!("guard.lua"))),
+            new_epoch: Arc::new(Script::new(include_str!("new_epoch.lua"))),
             lengthened: Arc::new(Lengthened::new()),
         })
     }
@@ -81,8 +81,8 @@ impl Views {
         Announcements::new(self.clone(), self.keys.announcements())
     }
 
-    /// These and all their clones are another generation from now on. Each answer that is being formed stays
-    /// with the one it began with.
+    /// These and all their clones are another generation from now on. Each question to Redis that is being asked stays
+    /// with the one it began with; whoever asks several holds on to one by [`Views::of_generation`].
     pub fn switch_to(&self, generation: u32) {
         self.generation.store(generation, Ordering::Relaxed);
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use domain::{Partition, Position, PostId};
 use http_api::ConsistencyToken;
-use read_model::{ListName, ListPart, Place, StoredPage, StoredRow};
+use read_model::{ListName, ListPart, Place, StoredPage, StoredRow, Views};
 
 use super::{Marks, ReadError, Reads, Refold};
 use crate::freshness::{Freshness, Source};
@@ -70,7 +70,9 @@ impl Reads {
         token: Option<&ConsistencyToken>,
         offers: Offers,
     ) -> Result<List, ReadError> {
-        let ask = || self.warm.answer(self.warm.views.list(name, after, limit + 1));
+        // The places and the cards come from one generation, whatever is switched to meanwhile.
+        let views = self.warm.views.of_generation(self.warm.views.generation());
+        let ask = || self.warm.answer(views.list(name, after, limit + 1));
         let mut parts = ask().await.ok_or(ReadError::Unavailable)?;
         let mut behind = self.behind(&parts, token);
         if let Some(token) = token.filter(|_| !behind.is_empty()) {
@@ -101,7 +103,7 @@ impl Reads {
         let ids: Vec<PostId> = places.iter().map(|place| place.post_id).collect();
         let needed = token.and_then(|token| token.positions.values().max().copied());
         let needed = needed.unwrap_or(Position::ZERO);
-        let Cards { rows, stale } = self.cards(&ids, needed, offers).await?;
+        let Cards { rows, stale } = self.cards(&views, &ids, needed, offers).await?;
         freshness.stale |= stale;
         let shown = |id: &PostId| rows.get(id)?.page.as_ref().filter(|page| name.shows(page));
         let cards = ids.iter().filter_map(shown).map(|page: &StoredPage| page.card.clone());
@@ -128,6 +130,7 @@ impl Reads {
     /// The cards of these posts as Redis has them; of those that it lacks, as the log does.
     async fn cards(
         &self,
+        views: &Views,
         ids: &[PostId],
         needed: Position,
         offers: Offers,
@@ -135,7 +138,7 @@ impl Reads {
         if ids.is_empty() {
             return Ok(Cards::default());
         }
-        let answer = self.warm.answer(self.warm.views.cards(ids)).await;
+        let answer = self.warm.answer(views.cards(ids)).await;
         let answer = answer.ok_or(ReadError::Unavailable)?;
         let mut rows = HashMap::with_capacity(ids.len());
         let mut stale = false;
