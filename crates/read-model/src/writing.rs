@@ -193,6 +193,13 @@ impl Views {
         };
         let mark = keys.watermark(fill.partition);
         let repaired = fill.rows.iter().filter(|_| mode == "repair").map(|(id, _)| id);
+        let told = match expected {
+            // Nobody has copies of what is only being built.
+            Some(Expected::Batch { .. }) => String::new(),
+            Some(Expected::Unfilled(_)) | None => {
+                lines(fill.flags.iter().map(|(id, _)| id).chain(repaired))
+            }
+        };
         let mut call = self.guard.prepare_invoke();
         call.key(&mark)
             .key(keys.listed(fill.partition))
@@ -209,7 +216,7 @@ impl Views {
             .arg(fill.unfilled_below.map_or_else(String::new, |position| position.to_string()))
             .arg(keys.list_prefix(fill.partition))
             .arg(keys.announcements())
-            .arg(lines(fill.flags.iter().map(|(id, _)| id).chain(repaired)))
+            .arg(told)
             .arg(flag_lines(&fill.flags));
         self.add_rows(&mut call, keys, fill.partition, &fill.rows, html, &fill.flags)?;
         exchange.call(&mark, &self.guard, &call);
