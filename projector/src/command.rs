@@ -4,13 +4,13 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 use event_log::{EventLog, Generation, Generations, PoolSettings};
 use read_model::{KeySpace, VIEW_VERSION, Views};
-use service_runtime::{Readiness, Secret, TelemetryArgs};
+use service_runtime::Readiness;
 
 use crate::Config;
-use crate::config::{QuarantineArgs, RebuildArgs, number};
+use crate::config::{KeepArgs, QuarantineArgs, RebuildArgs, StoreArgs, number};
 use crate::halted::Halted;
 use crate::rebuild::{self, Rebuild};
 use crate::show::{self, Moment};
@@ -33,25 +33,6 @@ pub enum Command {
     Quarantine(QuarantineArgs),
 }
 
-/// Where the log and the views are.
-#[derive(Debug, Clone, Args)]
-pub struct StoreArgs {
-    /// Where the log of events is: a `postgres://` URL
-    #[arg(long, env = "INKSTREAM_DATABASE_URL", hide_env_values = true)]
-    pub database_url: Secret,
-
-    /// Where the views are: a `redis://` URL
-    #[arg(long, env = "INKSTREAM_REDIS_URL", hide_env_values = true)]
-    pub redis_url: Secret,
-
-    /// What all keys in Redis begin with
-    #[arg(long, env = "INKSTREAM_REDIS_PREFIX", default_value = "inkstream")]
-    pub redis_prefix: String,
-
-    #[command(flatten)]
-    pub telemetry: TelemetryArgs,
-}
-
 /// Makes all views anew beside the live ones, verifies them, and switches to them
 ///
 /// Started again after it was killed, it goes on where it was.
@@ -71,7 +52,7 @@ pub struct RollbackCommand {
     #[command(flatten)]
     pub store: StoreArgs,
     #[command(flatten)]
-    pub rebuild: RebuildArgs,
+    pub keep: KeepArgs,
 }
 
 /// Lists the generations of the views, and how far each has come
@@ -113,8 +94,8 @@ pub struct VerifyCommand {
     #[arg(long, value_parser = number(1..=10_000_000))]
     pub sample: Option<u32>,
 
-    /// Fold anew what differs, and take out of the lists what does not belong there
-    #[arg(long, conflicts_with = "sample")]
+    /// Fold anew what differs and, without a sample, take out of the lists what does not belong there
+    #[arg(long)]
     pub repair: bool,
 
     /// How much of the time it works, in percent; the rest is left to readers and writers
@@ -164,6 +145,8 @@ impl Command {
                 QuarantineArgs::command(),
             ])
             .subcommand_negates_reqs(true)
+            // The settings of one command say nothing to another, and would be lost without a word.
+            .args_conflicts_with_subcommands(true)
             .try_get_matches_from(words)?;
         Ok(match matches.subcommand() {
             Some(("rebuild", of_it)) => Self::Rebuild(RebuildCommand::from_arg_matches(of_it)?),
@@ -227,7 +210,7 @@ impl RebuildCommand {
 impl RollbackCommand {
     pub async fn run(self) -> anyhow::Result<()> {
         let Store { log, views, generations } = self.store.open(2).await?;
-        let switched = rebuild::rollback(&log, &generations, &views, self.rebuild.keep).await?;
+        let switched = rebuild::rollback(&log, &generations, &views, self.keep.keep).await?;
         let from = switched.from.map_or("nothing".to_owned(), |from| format!("generation {from}"));
         say(&format!("From {from} back to generation {} in {:.1?}", switched.to, switched.took))
     }

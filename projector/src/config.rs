@@ -11,18 +11,8 @@ use service_runtime::{DrainArgs, Secret, TelemetryArgs};
 #[derive(Debug, Clone, Parser)]
 #[command(name = "projector", version)]
 pub struct Config {
-    /// Where the log of events is: a `postgres://` URL
-    #[arg(long, env = "INKSTREAM_DATABASE_URL", hide_env_values = true)]
-    pub database_url: Secret,
-
-    /// Where the views are: redis://user:password@host:port; a Redis Cluster by some of its nodes:
-    /// redis+cluster://user:password@host:port,host:port
-    #[arg(long, env = "INKSTREAM_REDIS_URL", hide_env_values = true)]
-    pub redis_url: Secret,
-
-    /// What all keys in Redis begin with
-    #[arg(long, env = "INKSTREAM_REDIS_PREFIX", default_value = "inkstream")]
-    pub redis_prefix: String,
+    #[command(flatten)]
+    pub store: StoreArgs,
 
     /// Kafka's bootstrap servers, `host:port`, separated by commas
     #[arg(long, env = "INKSTREAM_KAFKA_BROKERS")]
@@ -72,6 +62,23 @@ pub struct Config {
 
     #[command(flatten)]
     pub drain: DrainArgs,
+}
+
+/// Where the log and the views are, and where to say what is done.
+#[derive(Debug, Clone, Args)]
+pub struct StoreArgs {
+    /// Where the log of events is: a `postgres://` URL
+    #[arg(long, env = "INKSTREAM_DATABASE_URL", hide_env_values = true)]
+    pub database_url: Secret,
+
+    /// Where the views are: redis://user:password@host:port; a Redis Cluster by some of its nodes:
+    /// redis+cluster://user:password@host:port,host:port
+    #[arg(long, env = "INKSTREAM_REDIS_URL", hide_env_values = true)]
+    pub redis_url: Secret,
+
+    /// What all keys in Redis begin with
+    #[arg(long, env = "INKSTREAM_REDIS_PREFIX", default_value = "inkstream")]
+    pub redis_prefix: String,
 
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
@@ -116,14 +123,8 @@ pub struct RebuildArgs {
     )]
     pub batch_pages: u32,
 
-    /// How many generations that were active before are kept up to date, for a way back
-    #[arg(
-        long = "keep-generations",
-        env = "INKSTREAM_KEEP_GENERATIONS",
-        default_value_t = 1,
-        value_parser = number(0..=10),
-    )]
-    pub keep: u32,
+    #[command(flatten)]
+    pub keep: KeepArgs,
 
     /// How many pages of a new generation are held against the log before readers are switched to it
     #[arg(
@@ -135,24 +136,25 @@ pub struct RebuildArgs {
     pub verify_pages: u32,
 }
 
+/// What is left of the past after a switch.
+#[derive(Debug, Clone, Args)]
+pub struct KeepArgs {
+    /// How many generations that were active before are kept up to date, for a way back
+    #[arg(
+        long = "keep-generations",
+        env = "INKSTREAM_KEEP_GENERATIONS",
+        default_value_t = 1,
+        value_parser = number(0..=10),
+    )]
+    pub keep: u32,
+}
+
 /// Looks after pages that were set aside, because an event of theirs cannot be folded
 #[derive(Debug, Clone, Parser)]
 #[command(name = "quarantine")]
 pub struct QuarantineArgs {
-    /// Where the log of events is: a `postgres://` URL
-    #[arg(long, env = "INKSTREAM_DATABASE_URL", hide_env_values = true)]
-    pub database_url: Secret,
-
-    /// Where the views are: a `redis://` or `redis+cluster://` URL
-    #[arg(long, env = "INKSTREAM_REDIS_URL", hide_env_values = true)]
-    pub redis_url: Secret,
-
-    /// What all keys in Redis begin with
-    #[arg(long, env = "INKSTREAM_REDIS_PREFIX", default_value = "inkstream")]
-    pub redis_prefix: String,
-
     #[command(flatten)]
-    pub telemetry: TelemetryArgs,
+    pub store: StoreArgs,
 
     #[command(subcommand)]
     pub action: QuarantineAction,
@@ -218,6 +220,8 @@ mod tests {
     use super::*;
     use crate::Command;
 
+    const TOOLS: [&str; 7] =
+        ["rebuild", "rollback", "generations", "abandon", "verify", "show", "quarantine"];
     const SERVERS: &str = "--database-url=postgres://x --redis-url=redis://y";
 
     #[test]
@@ -249,12 +253,20 @@ mod tests {
     #[test]
     fn help_lists_every_setting_and_subcommand() {
         let help = refused("--help");
-        for word in ["INKSTREAM_UNDECODABLE_TOPIC", "INKSTREAM_PATIENCE_MS", "quarantine"] {
+        for word in ["INKSTREAM_UNDECODABLE_TOPIC", "INKSTREAM_PATIENCE_MS"].iter().chain(&TOOLS) {
             assert!(help.contains(word), "{word} is missing from\n{help}");
         }
         let help = refused("quarantine --help");
         for word in ["INKSTREAM_REDIS_URL", "list", "show", "retry", "discard"] {
             assert!(help.contains(word), "{word} is missing from\n{help}");
+        }
+    }
+
+    #[test]
+    fn a_setting_before_a_subcommand_is_refused() {
+        for tool in TOOLS {
+            let said = refused(&format!("--redis-prefix=x {tool}"));
+            assert!(said.contains("cannot be used with '--redis-prefix"), "{said}");
         }
     }
 

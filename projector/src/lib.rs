@@ -72,13 +72,14 @@ impl App {
             options: &[],
             for_scans: true,
         };
-        let pool = event_log::pool(config.database_url.reveal(), settings)?;
+        let pool = event_log::pool(config.store.database_url.reveal(), settings)?;
         let store = event_log::open_within(START_PATIENCE, &pool).await?;
         let generations = Generations::new(pool.clone());
         generations.begin_first(VIEW_VERSION).await?;
         let log = EventLog::new(pool, store.partitions);
-        let keys = KeySpace::new(&config.redis_prefix)?;
-        let views = Views::new(config.redis_url.reveal(), keys, store.partitions, REDIS_LIMIT)?;
+        let keys = KeySpace::new(&config.store.redis_prefix)?;
+        let views =
+            Views::new(config.store.redis_url.reveal(), keys, store.partitions, REDIS_LIMIT)?;
         let topic = TopicTask {
             brokers: config.kafka_brokers.clone(),
             topic: config.kafka_topic.clone(),

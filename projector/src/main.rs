@@ -33,7 +33,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         }
         Command::Show(command) => command.run().await?,
         Command::Quarantine(args) => {
-            init("quarantine", &args.telemetry)?;
+            init("quarantine", &args.store.telemetry)?;
             quarantine::run(&args, &mut std::io::stdout()).await?;
         }
     }
@@ -41,7 +41,7 @@ async fn main() -> anyhow::Result<ExitCode> {
 }
 
 async fn project(config: Config) -> anyhow::Result<()> {
-    telemetry::init("projector", &config.telemetry)?;
+    telemetry::init("projector", &config.store.telemetry)?;
 
     let app = App::build(config).await.context("the projector could not start")?;
     let address = app.ops_address();

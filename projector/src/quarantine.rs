@@ -28,12 +28,12 @@ pub async fn run(args: &QuarantineArgs, out: &mut impl Write) -> anyhow::Result<
         options: &[],
         for_scans: false,
     };
-    let pool = event_log::pool(args.database_url.reveal(), settings)?;
+    let pool = event_log::pool(args.store.database_url.reveal(), settings)?;
     let store = event_log::open_within(LIMIT, &pool).await?;
     let followed = followed::to_follow(&Generations::new(pool.clone())).await?;
     let log = EventLog::new(pool, store.partitions);
-    let keys = KeySpace::new(&args.redis_prefix)?;
-    let views = Views::new(args.redis_url.reveal(), keys, store.partitions, LIMIT)?;
+    let keys = KeySpace::new(&args.store.redis_prefix)?;
+    let views = Views::new(args.store.redis_url.reveal(), keys, store.partitions, LIMIT)?;
     // What readers see comes first, and is what there is to say something of.
     let (active, others) = match followed.split_first() {
         Some((active, others)) => (views.of_generation(*active), others),

@@ -237,7 +237,7 @@ impl Rebuild {
         pace.begin();
         make_current(&self.log, &views, &self.halted, &mut pace).await?;
         let to = switch::To::Built(lease);
-        switch::switch(&self.generations, &self.views, to, self.args.keep).await?;
+        switch::switch(&self.generations, &self.views, to, self.args.keep.keep).await?;
         Ok(generation.head.0)
     }
 
