@@ -320,6 +320,18 @@ async fn what_redis_forgets_in_the_midst_of_a_part_is_written_again() {
 }
 
 #[tokio::test]
+async fn generations_are_listed_while_redis_is_away() {
+    let blog = Blog::new().await;
+    let projector = blog.project().await;
+    blog.has_begun().await;
+    projector.stop().await;
+    let table = blog.tool_on("redis://127.0.0.1:1", &["generations"]).succeeds().await;
+    let words: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(words[2..7], ["active", "?", "?", "?", "?"], "{table}");
+    assert!(table.contains("its views do not answer"), "{table}");
+}
+
+#[tokio::test]
 async fn an_old_generation_is_removed_and_the_others_are_not() {
     let mut blog = Blog::new().await;
     let ids = a_history(&blog).await;
