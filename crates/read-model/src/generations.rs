@@ -154,7 +154,7 @@ impl Views {
     }
 
     /// Some of the lists that a partition has, perhaps one of them twice; and where to go on, zero at the end.
-    pub(crate) async fn some_list_names(
+    pub async fn some_list_names(
         &self,
         partition: Partition,
         cursor: u64,

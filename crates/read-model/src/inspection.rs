@@ -1,6 +1,6 @@
 //! What lies in Redis, looked at field by field: for whoever holds it against the log.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use domain::{Partition, Position, PostId};
 use redis::{Script, Value};
@@ -88,6 +88,16 @@ impl Views {
         exchange.send().await.singles()?.into_iter().map(inspected).collect()
     }
 
+    /// How the mark that a page is set aside differs, where its whole log can be folded.
+    pub fn set_aside_for_nothing(&self, id: PostId, event: Position) -> Difference {
+        Difference {
+            key: self.keys().quarantined(self.partition_of(id)),
+            field: id.to_string(),
+            found: Some(event.to_string()),
+            expected: None,
+        }
+    }
+
     /// How a post as it lies in Redis differs from what it should be. A row that is not there has expired, unless
     /// it is that of a deleted post, which never does. Of a page that is yet to be filled nothing need be there.
     pub fn differences(
@@ -147,19 +157,6 @@ impl Views {
             differ(&key, place, found, Some("at 0".to_owned()));
         }
         Ok(differences)
-    }
-
-    /// The lists that a partition has.
-    pub async fn list_names(&self, partition: Partition) -> Result<Vec<String>, ViewsError> {
-        let (mut all, mut cursor) = (BTreeSet::new(), 0);
-        loop {
-            let (next, names) = self.some_list_names(partition, cursor).await?;
-            all.extend(names);
-            cursor = next;
-            if cursor == 0 {
-                return Ok(all.into_iter().collect());
-            }
-        }
     }
 
     /// Some entries of a list that are no place of their post, as far as it is known which places it has; and where to go on, zero at

@@ -1,12 +1,19 @@
 //! Pages that seem wrong, looked at again, the other way round: first in Redis, then in the log as of where Redis stood.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use domain::{Position, PostId};
-use event_log::IdRange;
+use event_log::{IdRange, State};
 use read_model::Row;
 
 use super::{Found, Report, Verifier, is_usable};
 use crate::rebuild::Pages;
+
+/// So many events on record are looked at, the latest.
+const ON_RECORD: u32 = 10_000;
+/// How long the views have for what an operator has just said of a page.
+const RELEASED: Duration = Duration::from_secs(2);
 
 /// A page as the log has it.
 pub(super) enum Folded {
@@ -30,6 +37,7 @@ impl Verifier {
         }
         let inspected = self.views.inspect(suspects).await.context("reading views")?;
         let head = self.log.head().await?;
+        let mut for_nothing = vec![];
         for (id, seen) in suspects.iter().zip(inspected) {
             let Some(mark) = seen.watermark.as_ref().filter(|mark| is_usable(mark)) else {
                 self.lost(self.views.partition_of(*id), seen.watermark.as_ref(), report)?;
@@ -37,6 +45,10 @@ impl Verifier {
             };
             let row = match self.page(*id, seen.as_of()).await? {
                 Folded::Row(row) if seen.quarantined.is_none() => row,
+                Folded::Row(_) if seen.quarantined.is_some_and(|event| event <= seen.as_of()) => {
+                    for_nothing.push(*id);
+                    continue;
+                }
                 Folded::Row(_) | Folded::Unreadable => {
                     report.quarantined += 1;
                     continue;
@@ -52,6 +64,37 @@ impl Verifier {
             for difference in differences {
                 self.found(Found { difference, post_id: Some(*id), views, log }, report)?;
             }
+            report.wrong += 1;
+            if self.repair {
+                report.note_repair(self.fold_anew(*id).await?);
+            }
+        }
+        self.set_aside_for_nothing(&for_nothing, report).await
+    }
+
+    /// Pages that are set aside though the log can be folded. Those that are so on record wait for an operator. What is on
+    /// record changes before the views are told, so they have a moment.
+    async fn set_aside_for_nothing(
+        &self,
+        suspects: &[PostId],
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        tokio::time::sleep(RELEASED).await;
+        let mut on_record = self.log.on_record(ON_RECORD).await?;
+        on_record.retain(|entry| entry.state == State::Quarantined);
+        let inspected = self.views.inspect(suspects).await.context("reading views")?;
+        for (id, seen) in suspects.iter().zip(inspected) {
+            let Some(event) = seen.quarantined else { continue };
+            if on_record.iter().any(|entry| entry.position == event) {
+                report.quarantined += 1;
+                continue;
+            }
+            let difference = self.views.set_aside_for_nothing(*id, event);
+            let views = seen.watermark.map(|mark| mark.point.position).unwrap_or_default();
+            self.found(Found { difference, post_id: Some(*id), views, log: event }, report)?;
             report.wrong += 1;
             if self.repair {
                 report.note_repair(self.fold_anew(*id).await?);

@@ -15,28 +15,44 @@ impl Verifier {
     pub(super) async fn entries(&self, report: &mut Report) -> anyhow::Result<()> {
         let mut pace = Pace::new(self.share);
         for partition in self.log.partitions().all() {
-            for list in self.views.list_names(partition).await.context("reading lists")? {
-                let mut cursor = 0;
-                loop {
-                    let (next, strays) = self
-                        .views
-                        .strays(partition, &list, cursor)
-                        .await
-                        .context("reading a list")?;
-                    for entry in strays {
-                        self.stray(partition, entry, report).await?;
-                    }
-                    pace.rest().await;
-                    cursor = next;
-                    if cursor == 0 {
-                        break;
-                    }
+            let mut cursor = 0;
+            loop {
+                let names = self.views.some_list_names(partition, cursor).await;
+                let (next, names) = names.context("reading lists")?;
+                for list in names {
+                    self.list(partition, &list, &mut pace, report).await?;
                 }
-                report.lists += 1;
+                cursor = next;
+                if cursor == 0 {
+                    break;
+                }
             }
             self.unknown(partition, &mut pace, report).await?;
         }
         Ok(())
+    }
+
+    async fn list(
+        &self,
+        partition: Partition,
+        list: &str,
+        pace: &mut Pace,
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
+        let mut cursor = 0;
+        loop {
+            let strays = self.views.strays(partition, list, cursor).await;
+            let (next, strays) = strays.context("reading a list")?;
+            for entry in strays {
+                self.stray(partition, entry, report).await?;
+            }
+            pace.rest().await;
+            cursor = next;
+            if cursor == 0 {
+                report.lists += 1;
+                return Ok(());
+            }
+        }
     }
 
     async fn stray(

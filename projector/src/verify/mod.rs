@@ -24,6 +24,8 @@ use crate::rebuild::{Pace, Pages, Progress};
 /// So many pages are compared at once, fewer if they are long.
 const PAGES: usize = 50;
 const BYTES: usize = 2 * 1024 * 1024;
+/// So many are picked at random at once.
+const SAMPLED: u32 = 1000;
 
 /// Compares one generation with the log.
 #[derive(Debug, Clone)]
@@ -73,12 +75,17 @@ impl Verifier {
     /// Compares so many pages, picked at random among the events.
     pub async fn sample(&self, pages: u32) -> anyhow::Result<Report> {
         let mut report = Report::default();
-        let ids = self.log.random_pages(pages).await?;
         let mut pace = Pace::new(self.share);
-        for ids in ids.chunks(PAGES) {
-            report.pages += ids.len() as u64;
-            self.look_closely(ids, &mut report).await?;
-            pace.rest().await;
+        let mut left = pages;
+        while left > 0 {
+            let some = left.min(SAMPLED);
+            left -= some;
+            let ids = self.log.random_pages(some).await?;
+            for ids in ids.chunks(PAGES) {
+                report.pages += ids.len() as u64;
+                self.look_closely(ids, &mut report).await?;
+                pace.rest().await;
+            }
         }
         Ok(report)
     }
@@ -130,6 +137,7 @@ impl Verifier {
         let mut suspects = vec![];
         for ((id, row), inspected) in rows.iter().zip(&inspected) {
             if !inspected.watermark.as_ref().is_some_and(is_usable)
+                || inspected.quarantined.is_some()
                 || !self.views.differences(*id, row, inspected)?.is_empty()
             {
                 suspects.push(*id);

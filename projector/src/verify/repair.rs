@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use domain::PostId;
-use read_model::{Fill, Guarded};
+use read_model::{Fill, Flag, Guarded};
 
 use super::closely::Folded;
 use super::{Verifier, is_usable};
@@ -40,7 +40,8 @@ impl Verifier {
                 as_of,
                 rows: vec![(id, row)],
                 unfilled_below: None,
-                flags: vec![],
+                // As of here all of it can be folded.
+                flags: vec![(id, Flag::Released)],
             };
             let answers = self.views.repair_all(&[fill]).await.context("repairing a page")?;
             if answers == [Guarded::Written] {

@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::{Found, Verifier};
 use crate::metrics;
 
-/// How often.
-const PAUSE: Duration = Duration::from_secs(10);
+const MINUTE: Duration = Duration::from_mins(1);
+/// How often in a minute at most.
+const A_MINUTE: u32 = 6;
 
 #[derive(Debug)]
 pub(crate) struct Trickle {
@@ -24,11 +25,13 @@ pub(crate) struct Trickle {
 
 impl Trickle {
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let pages = self.pages_a_minute.div_ceil(6);
-        while stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_some() {
-            if pages == 0 {
-                continue;
-            }
+        if self.pages_a_minute == 0 {
+            stop.cancelled().await;
+            return Ok(());
+        }
+        let pages = self.pages_a_minute.div_ceil(A_MINUTE);
+        let pause = MINUTE * pages / self.pages_a_minute;
+        while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
             if let Some(Err(error)) = stop.run_until_cancelled(self.look(pages)).await {
                 // Others say loudly what does not answer.
                 tracing::debug!("Pages could not be verified: {error:#}");
