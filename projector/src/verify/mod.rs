@@ -58,9 +58,10 @@ impl Verifier {
         for range in &ranges {
             self.range(range, head, &mut report, &progress).await?;
         }
+        progress.end();
+        tracing::info!("All pages have been compared; what is in the lists comes next");
         self.entries(&mut report).await?;
         self.standstill(&heads, &mut report).await?;
-        progress.end();
         Ok(report)
     }
 
