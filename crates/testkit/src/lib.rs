@@ -36,7 +36,7 @@ pub use postgres::{Postgres, PostgresOptions};
 pub use process::{Launch, Process, Signal};
 pub use proxy::{Proxy, Way};
 pub use recorded::{expect_recorded, expect_recorded_below};
-pub use redis_cluster::{RedisCluster, connection_to};
+pub use redis_cluster::{RedisCluster, connection_to, patient_connection};
 pub use redis_server::{Redis, RedisOptions};
 pub use service::{service_binary, service_process};
 pub use shared::{KAFKA, KAFKA_PROXIED, POSTGRES_URL, REDIS_URL, Shared, shared, unique_name};

@@ -85,8 +85,7 @@ impl RedisCluster {
     ///
     /// If the master refuses.
     pub async fn cut_off_replica(&self, number: usize) {
-        let client = redis::Client::open(self.masters[number].url()).expect("not an address");
-        let master = client.get_multiplexed_async_connection().await;
+        let master = patient_connection(&self.masters[number].url()).await;
         let mut master = master.expect("the master does not answer");
         let mut orders = redis::pipe();
         orders.cmd("CONFIG").arg("SET").arg("requirepass").arg("nobody knows");
@@ -204,22 +203,25 @@ impl RedisCluster {
 
 /// A connection to where a key lies: to a single Redis, or to the node of a cluster that has it now.
 pub async fn connection_to(url: &str, key: &str) -> Result<MultiplexedConnection> {
-    let Some(nodes) = url.strip_prefix("redis+cluster://") else { return connect(url).await };
+    let Some(nodes) = url.strip_prefix("redis+cluster://") else {
+        return patient_connection(url).await;
+    };
     let (nodes, options) = nodes.split_once('/').unwrap_or((nodes, ""));
     for node in nodes.split(',') {
-        let Ok(mut asked) = connect(&format!("redis://{node}/")).await else { continue };
+        let Ok(mut asked) = patient_connection(&format!("redis://{node}/")).await else { continue };
         let slot = redis::cmd("CLUSTER").arg("KEYSLOT").arg(key).query_async(&mut asked).await?;
         let ranges: Vec<Vec<Value>> =
             redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut asked).await?;
         if let Some(port) = ranges.iter().find_map(|range| port_of(range, slot)) {
-            return connect(&format!("redis://127.0.0.1:{port}/{options}")).await;
+            return patient_connection(&format!("redis://127.0.0.1:{port}/{options}")).await;
         }
     }
     bail!("no node of the cluster knows who has `{key}`");
 }
 
-async fn connect(url: &str) -> Result<MultiplexedConnection> {
-    // The library gives up after half a second, which on a busy machine says nothing of a server.
+/// A connection to one server that waits for it: the library gives up after half a second, which on a busy machine says
+/// nothing of a server.
+pub async fn patient_connection(url: &str) -> Result<MultiplexedConnection> {
     let patient = AsyncConnectionConfig::new().set_response_timeout(Some(ANSWER_LIMIT));
     let client = redis::Client::open(url)?;
     Ok(client.get_multiplexed_async_connection_with_config(&patient).await?)
@@ -269,8 +271,7 @@ async fn id(node: &Redis) -> Result<String> {
 }
 
 pub(crate) async fn tell<T: FromRedisValue>(node: &Redis, order: &Cmd) -> Result<T> {
-    let client = redis::Client::open(node.url())?;
-    let mut connection = client.get_multiplexed_async_connection().await?;
+    let mut connection = patient_connection(&node.url()).await?;
     Ok(order.query_async(&mut connection).await?)
 }
 

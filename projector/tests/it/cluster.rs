@@ -3,7 +3,7 @@
 use domain::Partition;
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
-use testkit::{RedisCluster, eventually, own_redis_cluster};
+use testkit::{RedisCluster, eventually, own_redis_cluster, patient_connection};
 
 use crate::support::{Blog, SLOWLY};
 
@@ -114,8 +114,7 @@ async fn a_rebuild_writes_again_what_a_failover_forgets_of_it() {
 
 /// What the replica of a master knows, as it would tell readers.
 async fn reader_of_replica(cluster: &RedisCluster, master: usize) -> MultiplexedConnection {
-    let replica = redis::Client::open(cluster.replica(master).url()).unwrap();
-    let mut replica = replica.get_multiplexed_async_connection().await.unwrap();
+    let mut replica = patient_connection(&cluster.replica(master).url()).await.unwrap();
     redis::cmd("READONLY").exec_async(&mut replica).await.unwrap();
     replica
 }

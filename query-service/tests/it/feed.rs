@@ -260,8 +260,7 @@ async fn who_asks_for_the_feed_or_the_sitemap_at_the_same_time_shares_one_read()
 
 /// How many parts of lists Redis has been asked for.
 async fn ranges_read(url: &str) -> u64 {
-    let client = redis::Client::open(url).unwrap();
-    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    let mut redis = testkit::patient_connection(url).await.unwrap();
     let info: String =
         redis::cmd("INFO").arg("commandstats").query_async(&mut redis).await.unwrap();
     let line = info.lines().find_map(|line| line.strip_prefix("cmdstat_zrevrangebylex:calls="));

@@ -375,6 +375,5 @@ fn comparable(answer: &Answer) -> HeaderMap {
 }
 
 async fn connect(url: &str) -> MultiplexedConnection {
-    let client = redis::Client::open(url).unwrap();
-    client.get_multiplexed_async_connection().await.unwrap()
+    testkit::patient_connection(url).await.unwrap()
 }

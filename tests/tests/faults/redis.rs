@@ -1,6 +1,5 @@
 //! Redis may lose anything at any time: pages are answered all the same, and lists come back whole.
 
-use ::redis::Client;
 use journeys::{Blog, Ground, Load, Onlooker};
 use testkit::own_redis;
 
@@ -64,7 +63,6 @@ async fn while_redis_is_gone_pages_come_from_the_log() {
 }
 
 async fn flush(url: &str) {
-    let client = Client::open(url).expect("not an address");
-    let mut redis = client.get_multiplexed_async_connection().await.expect("no Redis");
+    let mut redis = testkit::patient_connection(url).await.expect("no Redis");
     let () = ::redis::cmd("FLUSHALL").query_async(&mut redis).await.expect("not flushed");
 }

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use journeys::{Author, Blog, Ground, Judged, Kind, Post, Rates, Steady};
-use testkit::{Kafka, Postgres, Redis, eventually, own_kafka, own_postgres, own_redis};
+use testkit::{
+    Kafka, Postgres, Redis, eventually, own_kafka, own_postgres, own_redis, patient_connection,
+};
 use tokio::task::JoinSet;
 
 const RATES: Rates = Rates { reads: 100, html: 20, cold: 10, lists: 10, writes: 10 };
@@ -197,7 +199,6 @@ fn print(table: &[String]) {
 }
 
 async fn flush(url: &str) {
-    let client = redis::Client::open(url).expect("not an address");
-    let mut redis = client.get_multiplexed_async_connection().await.expect("no Redis");
+    let mut redis = patient_connection(url).await.expect("no Redis");
     let () = redis::cmd("FLUSHALL").query_async(&mut redis).await.expect("not flushed");
 }

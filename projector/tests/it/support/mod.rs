@@ -17,7 +17,9 @@ use read_model::{KeySpace, Views, Watermark};
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use sqlx::PgPool;
-use testkit::{Place, Proxy, TestDatabase, create_topic, eventually, shared, unique_name};
+use testkit::{
+    Place, Proxy, TestDatabase, create_topic, eventually, patient_connection, shared, unique_name,
+};
 use uuid::Uuid;
 
 pub(crate) use projector::Projector;
@@ -103,8 +105,8 @@ impl Blog {
         ids.find(|id| self.views.partition_of(*id) == partition).unwrap()
     }
 
-    pub(crate) async fn redis(&self) -> redis::RedisResult<MultiplexedConnection> {
-        redis::Client::open(self.redis_url.as_str())?.get_multiplexed_async_connection().await
+    pub(crate) async fn redis(&self) -> anyhow::Result<MultiplexedConnection> {
+        patient_connection(&self.redis_url).await
     }
 
     pub(crate) async fn watermark(&self, partition: Partition) -> Watermark {
