@@ -8,7 +8,7 @@ use domain::{Partition, Position, PostId};
 use event_log::{GenerationState, Generations};
 use read_model::{FIRST_GENERATION, VIEW_VERSION};
 use redis::AsyncCommands as _;
-use testkit::{Proxy, Signal, eventually, eventually_within, shared};
+use testkit::{Signal, eventually, eventually_within, shared};
 
 use crate::support::{Blog, SLOWLY};
 
@@ -232,9 +232,8 @@ async fn a_rebuild_outlives_a_redis_that_goes_away_and_one_that_forgets() {
     a_history(&blog).await;
     let projector = blog.project_impatiently().await;
     blog.views_agree_with_the_log().await;
-    let proxy =
-        Proxy::start(shared().redis_url.trim_start_matches("redis://").split('/').next().unwrap());
-    let rebuild = blog.tool_on(&format!("redis://{}", proxy.address()), &SLOWLY);
+    let (proxy, redis_url) = shared().redis_proxy();
+    let rebuild = blog.tool_on(&redis_url, &SLOWLY);
     blog.has_written_parts(3).await;
     proxy.cut();
     tokio::task::yield_now().await;
@@ -261,13 +260,10 @@ async fn a_rebuild_waits_for_redis_at_every_stage() {
     a_history(&blog).await;
     let projector = blog.project_impatiently().await;
     blog.views_agree_with_the_log().await;
-    let proxy =
-        Proxy::start(shared().redis_url.trim_start_matches("redis://").split('/').next().unwrap());
+    let (proxy, redis_url) = shared().redis_proxy();
     proxy.cut();
-    let rebuild = blog.tool_on(
-        &format!("redis://{}", proxy.address()),
-        &["rebuild", "--rebuild-share=100", "--rebuild-part-events=1"],
-    );
+    let rebuild =
+        blog.tool_on(&redis_url, &["rebuild", "--rebuild-share=100", "--rebuild-part-events=1"]);
     rebuild.says("Generation 2 waits", 1).await;
     proxy.restore();
     eventually("it follows", async || blog.generation(GenerationState::Following).await.is_some())
