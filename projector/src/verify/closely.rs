@@ -64,10 +64,7 @@ impl Verifier {
             for difference in differences {
                 self.found(Found { difference, post_id: Some(*id), views, log }, report)?;
             }
-            report.wrong += 1;
-            if self.repair {
-                report.note_repair(self.fold_anew(*id).await?);
-            }
+            self.note_wrong(*id, report).await?;
         }
         self.set_aside_for_nothing(&for_nothing, report).await
     }
@@ -95,10 +92,16 @@ impl Verifier {
             let difference = self.views.set_aside_for_nothing(*id, event);
             let views = seen.watermark.map(|mark| mark.point.position).unwrap_or_default();
             self.found(Found { difference, post_id: Some(*id), views, log: event }, report)?;
-            report.wrong += 1;
-            if self.repair {
-                report.note_repair(self.fold_anew(*id).await?);
-            }
+            self.note_wrong(*id, report).await?;
+        }
+        Ok(())
+    }
+
+    /// Counts a page that differs, and mends it if that is wanted.
+    async fn note_wrong(&self, id: PostId, report: &mut Report) -> anyhow::Result<()> {
+        report.wrong += 1;
+        if self.repair {
+            report.note_repair(self.fold_anew(id).await?);
         }
         Ok(())
     }
