@@ -44,25 +44,29 @@ impl Lot {
         Self { cluster, views, owners, at: vec![0; COUNT.into()] }
     }
 
-    /// Moves every partition one event on, and tells which have moved.
+    /// Moves every partition one event on, and tells which have moved. One that a failover forgot altogether is begun
+    /// again instead, as the projector does.
     async fn go_on(&mut self) -> Vec<bool> {
-        let next = |partition: u16| {
-            let at = self.at[usize::from(partition)];
-            advance(Partition(partition), at, at + 1, vec![])
-        };
-        let advances: Vec<Advance> = (0..COUNT).map(next).collect();
+        let before = self.at.clone();
+        let next =
+            |(partition, at): (u16, &u64)| advance(Partition(partition), *at, at + 1, vec![]);
+        let advances: Vec<Advance> = (0..).zip(&before).map(next).collect();
         let answers = self.views.advance(&advances).await.unwrap();
-        let mut moved = vec![];
-        for (answer, at) in answers.into_iter().zip(&mut self.at) {
+        for ((partition, answer), at) in (0..).map(Partition).zip(answers).zip(&mut self.at) {
             match answer {
                 Ok(Guarded::Written) => *at += 1,
                 // It was written before, or forgotten in the failover.
-                Ok(Guarded::Refused(found)) => *at = found.unwrap().point.position.0,
+                Ok(Guarded::Refused(Some(found))) => *at = found.point.position.0,
+                Ok(Guarded::Refused(None)) => {
+                    *at = 0;
+                    let again = beginning(partition, EPOCH, Point::START, None);
+                    // If it fails, it is asked for again the next time.
+                    let _ = self.views.begin_epoch(&again).await;
+                }
                 Err(_) => {}
             }
-            moved.push(*at);
         }
-        advances.iter().zip(moved).map(|(advance, at)| at > advance.from.position.0).collect()
+        self.at.iter().zip(before).map(|(at, before)| *at > before).collect()
     }
 
     fn of_others_than(&self, master: usize) -> Vec<bool> {
