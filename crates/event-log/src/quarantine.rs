@@ -72,19 +72,33 @@ impl EventLog {
 
     /// Which of these events are left out for good. Whoever cannot read an event asks this before saying so.
     pub async fn discarded_among(&self, positions: &[Position]) -> anyhow::Result<Vec<Position>> {
+        self.on_record_as(State::Discarded, positions).await
+    }
+
+    /// Which of these events are on record as those because of which pages are set aside.
+    pub async fn quarantined_among(&self, positions: &[Position]) -> anyhow::Result<Vec<Position>> {
+        self.on_record_as(State::Quarantined, positions).await
+    }
+
+    async fn on_record_as(
+        &self,
+        state: State,
+        positions: &[Position],
+    ) -> anyhow::Result<Vec<Position>> {
         let positions: Vec<i64> = positions.iter().map(|position| position.to_i64()).collect();
-        let discarded: Vec<i64> = in_time(
-            "looking for discarded events",
+        let found: Vec<i64> = in_time(
+            "looking for events on record",
             sqlx::query_scalar(
                 "SELECT position
                  FROM quarantine
-                 WHERE position = ANY ($1) AND state = 'discarded'",
+                 WHERE position = ANY ($1) AND state = $2",
             )
             .bind(&positions)
+            .bind(state.to_string())
             .fetch_all(&self.pool),
         )
         .await?;
-        Ok(discarded.into_iter().map(Position::from_i64).collect())
+        Ok(found.into_iter().map(Position::from_i64).collect())
     }
 
     /// How many pages are set aside.

@@ -4,14 +4,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use domain::{Position, PostId};
-use event_log::{IdRange, State};
+use event_log::IdRange;
 use read_model::Row;
 
 use super::{Found, Report, Verifier, is_usable};
 use crate::rebuild::Pages;
 
-/// So many events on record are looked at, the latest.
-const ON_RECORD: u32 = 10_000;
 /// How long the views have for what an operator has just said of a page.
 const RELEASED: Duration = Duration::from_secs(2);
 
@@ -43,17 +41,17 @@ impl Verifier {
                 self.lost(self.views.partition_of(*id), seen.watermark.as_ref(), report)?;
                 continue;
             };
-            let row = match self.page(*id, seen.as_of()).await? {
-                Folded::Row(row) if seen.quarantined.is_none() => row,
-                Folded::Row(_) if seen.quarantined.is_some_and(|event| event <= seen.as_of()) => {
-                    for_nothing.push(*id);
+            let row = match (self.page(*id, seen.as_of()).await?, seen.quarantined) {
+                (Folded::Row(row), None) => row,
+                (Folded::Row(_), Some(event)) if event <= seen.as_of() => {
+                    for_nothing.push((*id, event));
                     continue;
                 }
-                Folded::Row(_) | Folded::Unreadable => {
+                (Folded::Row(_) | Folded::Unreadable, _) => {
                     report.quarantined += 1;
                     continue;
                 }
-                Folded::Unknown => continue,
+                (Folded::Unknown, _) => continue,
             };
             self.note_filling(*id, &row, &seen, report);
             let differences = self.views.differences(*id, &row, &seen)?;
@@ -66,33 +64,39 @@ impl Verifier {
             }
             self.note_wrong(*id, report).await?;
         }
-        self.set_aside_for_nothing(&for_nothing, report).await
+        self.set_aside_for_nothing(for_nothing, report).await
     }
 
-    /// Pages that are set aside though the log can be folded. Those that are so on record wait for an operator. What is on
-    /// record changes before the views are told, so they have a moment.
+    /// Pages that are set aside, each for an event, though the log can be folded. Those that are so on record wait for an
+    /// operator. What is on record changes before the views are told, so they have a moment.
     async fn set_aside_for_nothing(
         &self,
-        suspects: &[PostId],
+        mut suspects: Vec<(PostId, Position)>,
         report: &mut Report,
     ) -> anyhow::Result<()> {
         if suspects.is_empty() {
             return Ok(());
         }
+        let events: Vec<Position> = suspects.iter().map(|(_, event)| *event).collect();
+        let on_record = self.log.quarantined_among(&events).await?;
+        suspects.retain(|(_, event)| !on_record.contains(event));
+        report.quarantined += (events.len() - suspects.len()) as u64;
+        if suspects.is_empty() {
+            return Ok(());
+        }
         tokio::time::sleep(RELEASED).await;
-        let mut on_record = self.log.on_record(ON_RECORD).await?;
-        on_record.retain(|entry| entry.state == State::Quarantined);
-        let inspected = self.views.inspect(suspects).await.context("reading views")?;
-        for (id, seen) in suspects.iter().zip(inspected) {
-            let Some(event) = seen.quarantined else { continue };
-            if on_record.iter().any(|entry| entry.position == event) {
-                report.quarantined += 1;
+        let ids: Vec<PostId> = suspects.iter().map(|(id, _)| *id).collect();
+        let inspected = self.views.inspect(&ids).await.context("reading views")?;
+        for ((id, event), seen) in suspects.into_iter().zip(inspected) {
+            if seen.quarantined != Some(event) {
+                // Released meanwhile, or set aside for another event.
+                report.quarantined += u64::from(seen.quarantined.is_some());
                 continue;
             }
-            let difference = self.views.set_aside_for_nothing(*id, event);
+            let difference = self.views.set_aside_for_nothing(id, event);
             let views = seen.watermark.map(|mark| mark.point.position).unwrap_or_default();
-            self.found(Found { difference, post_id: Some(*id), views, log: event }, report)?;
-            self.note_wrong(*id, report).await?;
+            self.found(Found { difference, post_id: Some(id), views, log: event }, report)?;
+            self.note_wrong(id, report).await?;
         }
         Ok(())
     }
