@@ -11,6 +11,7 @@ use crate::{
     place::Place,
     ports,
     process::{Launch, Process, Signal},
+    redis_cluster::tell,
 };
 
 const READY_LIMIT: Duration = Duration::from_secs(30);
@@ -90,6 +91,11 @@ impl Redis {
         self.stop().await?;
         self.process = self.launch.start()?;
         self.wait_until_ready().await
+    }
+
+    /// Has it forget everything, while it runs.
+    pub async fn flush(&self) -> Result<()> {
+        tell(self, &redis::cmd("FLUSHALL")).await
     }
 
     async fn wait_until_ready(&mut self) -> Result<()> {

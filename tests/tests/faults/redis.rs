@@ -16,13 +16,13 @@ async fn flushing_redis_costs_readers_nothing() {
 
     for progress in [50, 100, 150] {
         load.reached(progress).await;
-        flush(&redis.url()).await;
+        redis.flush().await.expect("not flushed");
     }
     let outcome = load.end().await;
     assert_eq!(outcome.acknowledged.len(), 200, "{outcome:?}");
     blog.agrees_with(&blog.log().await).await;
     // Once more when nobody writes: no event comes along to show what is missing.
-    flush(&redis.url()).await;
+    redis.flush().await.expect("not flushed");
     for onlooker in &onlookers {
         onlooker.reads_on(200).await;
     }
@@ -60,9 +60,4 @@ async fn while_redis_is_gone_pages_come_from_the_log() {
     blog.has_kept_its_word(&outcome.and(meanwhile)).await;
     onlooker.reads_on(100).await;
     onlooker.saw_nothing_wrong().await;
-}
-
-async fn flush(url: &str) {
-    let mut redis = testkit::patient_connection(url).await.expect("no Redis");
-    let () = ::redis::cmd("FLUSHALL").query_async(&mut redis).await.expect("not flushed");
 }

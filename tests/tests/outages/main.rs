@@ -4,9 +4,7 @@
 use std::time::Duration;
 
 use journeys::{Author, Blog, Ground, Judged, Kind, Post, Rates, Steady};
-use testkit::{
-    Kafka, Postgres, Redis, eventually, own_kafka, own_postgres, own_redis, patient_connection,
-};
+use testkit::{Kafka, Postgres, Redis, eventually, own_kafka, own_postgres, own_redis};
 use tokio::task::JoinSet;
 
 const RATES: Rates = Rates { reads: 100, html: 20, cold: 10, lists: 10, writes: 10 };
@@ -34,7 +32,7 @@ async fn what_is_noticed_of_an_outage() {
     let mut table = vec![];
 
     let steady = scene.steady().await;
-    flush(&scene.redis.url()).await;
+    scene.redis.flush().await.expect("not flushed");
     tokio::time::sleep(OUTAGE).await;
     let flushed = scene.judge(steady, "FLUSHALL", &mut table).await;
 
@@ -196,9 +194,4 @@ fn print(table: &[String]) {
     );
     println!("{:<26} {:>6} {:>6} {:>6} {:>11}", "", "reads", "errors", "stale", "longest");
     table.iter().for_each(|line| println!("{line}"));
-}
-
-async fn flush(url: &str) {
-    let mut redis = patient_connection(url).await.expect("no Redis");
-    let () = redis::cmd("FLUSHALL").query_async(&mut redis).await.expect("not flushed");
 }
