@@ -51,6 +51,18 @@ async fn a_retry_releases_a_page_that_can_be_read_and_says_why_another_cannot() 
 }
 
 #[tokio::test]
+async fn a_page_that_could_be_read_and_waits_for_a_retry_is_not_called_wrong() {
+    let (blog, projector, id, bad) = with_a_page_set_aside().await;
+    blog.learns_to_read().await;
+    let said = blog.tool(&["verify", "--repair"]).succeeds().await;
+    assert!(said.contains(" 0 differences") && said.contains("1 pages set aside"), "{said}");
+    assert_eq!(blog.on_record().await, [bad]);
+    let found = blog.views.row(id).await.unwrap();
+    assert_eq!(found.quarantined, Some(bad));
+    projector.stop().await;
+}
+
+#[tokio::test]
 async fn a_retry_of_all_releases_all() {
     let (blog, projector, ..) = with_a_page_set_aside().await;
     blog.learns_to_read().await;
