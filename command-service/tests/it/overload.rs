@@ -75,27 +75,16 @@ async fn offered_more_than_it_can_take_it_answers_every_one_and_what_it_accepts_
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_beyond_what_memory_is_meant_for_are_turned_away_before_their_body_is_read() {
     let service = start_with(new_database().await, &["--requests-kib=2048"]).await;
-    // Each announces the longest body there may be, and sends none of it.
-    let first = announce(&service).await;
-    let mut answer = String::new();
-    eventually("there is no room for another", async || {
-        let told = tokio::time::timeout(Duration::from_secs(1), answer_to_announcing(&service));
-        answer = told.await.unwrap_or_default();
-        !answer.is_empty()
-    })
-    .await;
+    let (first, answer) = announce(&service).await;
+    assert_eq!(answer, LET_IN);
+    let (_second, answer) = announce(&service).await;
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert!(answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
     // A short one still finds room.
     assert_eq!(publish(&service, 0).await.0, 201);
 
     drop(first);
-    eventually("the room is given back", async || {
-        let told = tokio::time::timeout(Duration::from_secs(1), answer_to_announcing(&service));
-        // Let in, it waits for the body.
-        told.await.is_err()
-    })
-    .await;
+    eventually("the room is given back", async || announce(&service).await.1 == LET_IN).await;
 }
 
 #[tokio::test]
@@ -140,21 +129,21 @@ async fn hold_the_lock(database: &TestDatabase) -> PgConnection {
     connection
 }
 
-/// Begins a request with the longest body there may be.
-async fn announce(service: &Service) -> TcpStream {
+/// What a request is told whose body is wanted.
+const LET_IN: &str = "HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Begins a request with the longest body there may be and sends none of it: its connection, and
+/// what the service says to that.
+async fn announce(service: &Service) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(service.address()).await.unwrap();
     let head = format!(
         "POST /posts HTTP/1.1\r\nhost: blog\r\nauthorization: Bearer {}\r\n\
-         content-type: application/json\r\ncontent-length: 1048576\r\n\r\n",
+         content-type: application/json\r\ncontent-length: 1048576\r\n\
+         expect: 100-continue\r\n\r\n",
         token("anne")
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    stream
-}
-
-async fn answer_to_announcing(service: &Service) -> String {
-    let mut stream = announce(service).await;
     let mut bytes = vec![0; 4096];
     let count = stream.read(&mut bytes).await.unwrap();
-    String::from_utf8_lossy(&bytes[..count]).into_owned()
+    (stream, String::from_utf8_lossy(&bytes[..count]).into_owned())
 }
