@@ -14,6 +14,8 @@ use crate::slots::Address;
 const HEARTBEAT: Duration = Duration::from_millis(500);
 /// How long it has to say so.
 const SILENCE: Duration = Duration::from_secs(1);
+/// So often in a row must it fail to: a hiccup, of it or of this process, must not send all readers elsewhere.
+const MISSES: u32 = 2;
 
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -61,11 +63,13 @@ impl Node {
 
 /// Keeps an eye on a node for as long as somebody has it.
 async fn listen(node: Weak<Node>) {
+    let mut missed = 0;
     while let Some(node) = node.upgrade() {
         let ping = redis::cmd("PING");
         let mut connection = node.connection.clone();
         let answer = timeout(SILENCE, connection.send_packed_command(&ping)).await;
-        node.silent.store(!matches!(answer, Ok(Ok(_))), Ordering::Relaxed);
+        missed = if matches!(answer, Ok(Ok(_))) { 0 } else { missed + 1 };
+        node.silent.store(missed >= MISSES, Ordering::Relaxed);
         drop(node);
         sleep(HEARTBEAT).await;
     }
