@@ -121,17 +121,20 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use axum::routing::get;
     use tokio::io::AsyncWriteExt as _;
+    use tokio::sync::Notify;
     use tokio::task::JoinHandle;
 
     use super::*;
 
     #[tokio::test]
     async fn a_request_in_hand_is_answered_after_the_stop() {
-        let (address, stop, server) = start(Duration::from_secs(5)).await;
+        let (address, stop, server, begun) = start(Duration::from_secs(60)).await;
         let answer = tokio::spawn(reqwest::get(format!("http://{address}/slow")));
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        begun.notified().await;
         stop.cancel();
         let answer = answer.await.unwrap().unwrap();
         assert_eq!(answer.text().await.unwrap(), "at last");
@@ -141,31 +144,35 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_never_ends_its_request_is_cut_off() {
-        let (address, stop, server) = start(Duration::from_millis(100)).await;
+        let (address, stop, server, _begun) = start(Duration::from_millis(100)).await;
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"GET /slow HTTP/1.1\r\nHost").await.unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
         stop.cancel();
-        let ended = tokio::time::timeout(Duration::from_secs(5), server).await;
+        let ended = tokio::time::timeout(Duration::from_secs(30), server).await;
         ended.unwrap().unwrap().unwrap();
     }
 
     #[tokio::test]
     async fn idle_connections_do_not_delay_the_stop() {
-        let (address, stop, server) = start(Duration::from_secs(60)).await;
+        let (address, stop, server, _begun) = start(Duration::from_secs(60)).await;
         let client = reqwest::Client::new();
         client.get(format!("http://{address}/slow")).send().await.unwrap().text().await.unwrap();
         let _silent = TcpStream::connect(address).await.unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
         stop.cancel();
-        let ended = tokio::time::timeout(Duration::from_secs(5), server).await;
+        let ended = tokio::time::timeout(Duration::from_secs(30), server).await;
         ended.unwrap().unwrap().unwrap();
     }
 
+    /// The last of these is told when a request is in hand.
     async fn start(
         finish_within: Duration,
-    ) -> (SocketAddr, CancellationToken, JoinHandle<anyhow::Result<()>>) {
-        let slow = async || {
+    ) -> (SocketAddr, CancellationToken, JoinHandle<anyhow::Result<()>>, Arc<Notify>) {
+        let begun = Arc::<Notify>::default();
+        let in_hand = Arc::clone(&begun);
+        let slow = async move || {
+            in_hand.notify_one();
             tokio::time::sleep(Duration::from_millis(300)).await;
             "at last"
         };
@@ -173,6 +180,6 @@ mod tests {
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
         let server = Server::bind(any_port, router, finish_within).await.unwrap();
         let (address, stop) = (server.address(), CancellationToken::new());
-        (address, stop.clone(), tokio::spawn(server.run(stop)))
+        (address, stop.clone(), tokio::spawn(server.run(stop)), begun)
     }
 }

@@ -159,10 +159,12 @@ fn panicked(error: JoinError) -> anyhow::Error {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use tokio::sync::Notify;
+
     use super::*;
 
     fn tasks() -> Tasks {
-        Tasks::new(DrainArgs { drain_seconds: 1 }, &Readiness::new())
+        Tasks::new(DrainArgs { drain_seconds: 60 }, &Readiness::new())
     }
 
     async fn until_stopped(stop: CancellationToken) -> anyhow::Result<()> {
@@ -208,8 +210,7 @@ mod tests {
 
     #[tokio::test]
     async fn work_that_does_not_finish_in_time_is_named() {
-        let mut tasks = tasks();
-        tasks.spawn("http", until_stopped);
+        let mut tasks = Tasks::new(DrainArgs { drain_seconds: 1 }, &Readiness::new());
         tasks.spawn("relay", async |_| std::future::pending().await);
         let error = tasks.run_until(async {}).await.unwrap_err();
         assert_eq!(format!("{error:#}"), "work in hand did not finish in time: relay");
@@ -218,15 +219,16 @@ mod tests {
     #[tokio::test]
     async fn a_process_that_stops_is_not_ready() {
         let readiness = Readiness::new();
-        let mut tasks = Tasks::new(DrainArgs { drain_seconds: 1 }, &readiness);
-        let seen = readiness.clone();
+        let mut tasks = Tasks::new(DrainArgs { drain_seconds: 60 }, &readiness);
+        let (seen, begun) = (readiness.clone(), Arc::new(Notify::new()));
+        let begins = Arc::clone(&begun);
         tasks.spawn("http", async move |stop: CancellationToken| {
             assert!(seen.is_ready());
+            begins.notify_one();
             stop.cancelled().await;
             assert!(!seen.is_ready());
             Ok(())
         });
-        let soon = tokio::time::sleep(Duration::from_millis(50));
-        tasks.run_until(soon).await.unwrap();
+        tasks.run_until(begun.notified()).await.unwrap();
     }
 }
