@@ -35,7 +35,7 @@ token: ## Print a bearer token: make -s token AUTHOR=anne
 test: setup ## Run all tests, on servers started for them
 	@echo "Building programs and tests; the first time takes minutes"
 	cargo build --workspace --bins --tests
-	@exec $(TARGET)/debug/inkstream-dev with-servers -- cargo test --workspace $(ARGS)
+	@exec $(TARGET)/debug/inkstream-dev with-servers --postgres-opt fsync=off -- cargo test --workspace $(ARGS)
 
 test-shell: setup ## Open a shell beside servers for tests, to run `cargo test` in many times
 	cargo build --workspace --bins

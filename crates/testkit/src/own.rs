@@ -15,8 +15,12 @@ pub async fn own_postgres() -> Postgres {
         log: place.log(),
         place,
         port: 0,
-        // Such a test uses a handful of connections, and several run at once.
-        settings: vec![("shared_buffers".to_owned(), "32MB".to_owned())],
+        settings: vec![
+            // Such a test uses a handful of connections, and several run at once.
+            ("shared_buffers".to_owned(), "32MB".to_owned()),
+            // To be killed costs a server nothing that it has written: only a machine that fails would.
+            ("fsync".to_owned(), "off".to_owned()),
+        ],
     };
     Postgres::start(options).await.expect("the test's own Postgres did not start")
 }

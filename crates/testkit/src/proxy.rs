@@ -285,9 +285,12 @@ impl Carrier {
         mut wire: watch::Receiver<Wire>,
     ) -> io::Result<Option<Vec<u8>>> {
         loop {
+            let mut orders = wire.clone();
             tokio::select! {
+                // Nothing passes that comes after the order.
+                biased;
+                keeping = orders.wait_for(|wire| *wire == Wire::KeepingBack) => drop(keeping.map_err(io::Error::other)?),
                 ended = pump(from, to, meter, wire.clone()) => return ended.map(|()| None),
-                keeping = wire.wait_for(|wire| *wire == Wire::KeepingBack) => drop(keeping.map_err(io::Error::other)?),
             }
             let (mut kept, mut bytes) = (Vec::new(), vec![0; 64 * 1024]);
             loop {

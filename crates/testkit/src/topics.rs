@@ -7,6 +7,7 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
+    types::RDKafkaErrorCode,
 };
 
 use crate::eventually;
@@ -21,13 +22,17 @@ const LIMIT: Duration = Duration::from_secs(15);
 pub async fn create_topic(brokers: &str, name: &str, partitions: usize) {
     let count = i32::try_from(partitions).expect("a topic has fewer partitions");
     let topic = NewTopic::new(name, count, TopicReplication::Fixed(1));
-    let results = admin(brokers)
-        .create_topics(&[topic], &AdminOptions::new().request_timeout(Some(LIMIT)))
-        .await
-        .expect("Kafka did not answer");
-    for result in results {
-        result.unwrap_or_else(|(topic, code)| panic!("could not create the topic {topic}: {code}"));
-    }
+    let (admin, options) = (admin(brokers), AdminOptions::new().request_timeout(Some(LIMIT)));
+    eventually("the topic is created", async || {
+        let created = admin.create_topics([&topic], &options).await.expect("Kafka did not answer");
+        match created.into_iter().next() {
+            Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => true,
+            // The one broker was silent for so long that it counts as gone, until it is heard of again.
+            Some(Err((_, RDKafkaErrorCode::InvalidReplicationFactor))) => false,
+            refused => panic!("could not create the topic {name}: {refused:?}"),
+        }
+    })
+    .await;
     eventually("every partition of the new topic has a leader", async || {
         leaders(brokers, name).await == partitions
     })

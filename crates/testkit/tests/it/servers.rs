@@ -5,17 +5,16 @@ use std::time::Duration;
 use sqlx::{Connection, Executor, PgConnection};
 use testkit::{
     Launch, Place, Redis, RedisOptions, Signal, create_topic, eventually, own_kafka, own_postgres,
-    own_redis, own_redis_with, topic_partitions,
+    own_redis, own_redis_with, patient_connection, topic_partitions,
 };
 
-async fn redis_says(url: &str, words: &[&str]) -> redis::RedisResult<Option<String>> {
-    let client = redis::Client::open(url)?;
-    let mut connection = client.get_multiplexed_async_connection().await?;
+async fn redis_says(url: &str, words: &[&str]) -> anyhow::Result<Option<String>> {
+    let mut connection = patient_connection(url).await?;
     let mut command = redis::cmd(words[0]);
     for word in &words[1..] {
         command.arg(word);
     }
-    command.query_async(&mut connection).await
+    Ok(command.query_async(&mut connection).await?)
 }
 
 #[tokio::test]

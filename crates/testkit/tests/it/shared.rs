@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sqlx::{Connection, Executor, PgConnection};
 use testkit::{
-    TestDatabase, create_topic, delete_topic, eventually, shared, topic_partitions, unique_name,
+    TestDatabase, create_topic, delete_topic, eventually, patient_connection, shared,
+    topic_partitions, unique_name,
 };
 
 #[tokio::test]
@@ -48,10 +49,9 @@ async fn a_proxied_address_leads_to_the_same_database() {
 #[tokio::test]
 async fn a_proxied_redis_is_reached_until_the_wire_is_cut() {
     let (proxy, url) = shared().redis_proxy();
-    let client = redis::Client::open(url).unwrap();
-    assert!(client.get_multiplexed_async_connection().await.is_ok());
+    patient_connection(&url).await.unwrap();
     proxy.cut();
-    assert!(client.get_multiplexed_async_connection().await.is_err());
+    assert!(patient_connection(&url).await.is_err());
 }
 
 #[tokio::test]
