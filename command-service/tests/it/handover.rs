@@ -14,7 +14,7 @@ use testkit::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::relay::{in_order, read_topic};
+use crate::relay::{in_order, read_messages};
 use crate::support::{SECRET, new_database, token};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,10 +100,12 @@ impl Store {
             ("INKSTREAM_OPS_ADDRESS", &ops),
             ("INKSTREAM_JWT_SECRET", SECRET),
             ("INKSTREAM_LEASE_SECONDS", "1"),
+            // However slow the machine, nobody is to be turned away.
+            ("INKSTREAM_QUEUE_MS", "60000"),
+            ("INKSTREAM_REQUEST_SECONDS", "60"),
         ];
         let process = service_process("command-service", &log, &settings).unwrap();
-        // One that stands still does not answer.
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap();
+        let client = reqwest::Client::new();
         let mut running = Running { process, address, ops, client };
         eventually("a service is ready", async || {
             running.process.require_running().unwrap();
@@ -155,7 +157,7 @@ impl Store {
         })
         .await
         .unwrap();
-        read_topic(&self.topic, usize::try_from(count).unwrap()).await
+        read_messages(&self.topic, |read| read.len() < usize::try_from(count).unwrap()).await
     }
 }
 
@@ -177,7 +179,9 @@ impl Running {
     }
 
     async fn ops(&self, path: &str) -> Option<String> {
-        let answer = self.client.get(format!("http://{}{path}", self.ops)).send().await.ok()?;
+        // One that stands still does not answer.
+        let request = self.client.get(format!("http://{}{path}", self.ops));
+        let answer = request.timeout(Duration::from_secs(5)).send().await.ok()?;
         answer.error_for_status().ok()?.text().await.ok()
     }
 

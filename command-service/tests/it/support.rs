@@ -14,6 +14,11 @@ use tokio::task::JoinHandle;
 
 pub(crate) const SECRET: &str = "the secret of all tests: at least 32 bytes";
 
+/// On a busy machine work that is in hand may take a while. Only where a test is about that does the service lose
+/// patience as early as it does otherwise.
+const PATIENT: [(&str, &str); 3] =
+    [("--queue-ms", "60000"), ("--request-seconds", "300"), ("--drain-seconds", "60")];
+
 /// A service that runs until it is stopped or dropped.
 #[derive(Debug)]
 pub(crate) struct Service {
@@ -52,7 +57,11 @@ pub(crate) async fn start_through(database: TestDatabase, url: &str, settings: &
         "--public-url=https://blog.example".to_owned(),
         format!("--jwt-secret={SECRET}"),
     ];
-    let words = ours.into_iter().chain(settings.iter().copied().map(str::to_owned));
+    let is_unsaid = |name: &str| !settings.iter().any(|setting| setting.starts_with(name));
+    let patient = PATIENT.iter().filter(|(name, _)| is_unsaid(name));
+    let patient = patient.map(|(name, value)| format!("{name}={value}"));
+    let settings = settings.iter().copied().map(str::to_owned);
+    let words = ours.into_iter().chain(patient).chain(settings);
     let Ok(Command::Serve(config)) = Command::try_parse_from(words) else {
         panic!("the settings were refused")
     };

@@ -39,10 +39,10 @@ async fn a_lost_call_that_runs_before_its_repetition_counts_once() {
     let mut lock = hold_the_lock(&database).await;
     let mut watcher = database.connect().await;
     let append = tokio::spawn(async move { writer.append(claiming("stream", 0, "mine")).await });
-    eventually("the call is there", async || waiting_for_the_lock(&mut watcher).await == 1).await;
+    eventually("the call is there", async || waiting_for_the_lock(&mut watcher).await >= 1).await;
     proxy.cut();
     proxy.restore();
-    eventually("so is its repetition", async || waiting_for_the_lock(&mut watcher).await == 2)
+    eventually("so is its repetition", async || waiting_for_the_lock(&mut watcher).await >= 2)
         .await;
     release_the_lock(&mut lock).await;
     let judged = append.await.unwrap().unwrap();
@@ -86,10 +86,10 @@ async fn a_client_whose_call_was_lost_on_the_way_learns_what_became_of_it() {
     let body = json!({ "title": "On writing", "content": "Begin." });
     let request = service.anne(Method::POST, "/posts").json(&body);
     let answer = tokio::spawn(told(request.header("idempotency-key", "k-1")));
-    eventually("the call is there", async || waiting_for_the_lock(&mut watcher).await == 1).await;
+    eventually("the call is there", async || waiting_for_the_lock(&mut watcher).await >= 1).await;
     proxy.cut();
     proxy.restore();
-    eventually("so is its repetition", async || waiting_for_the_lock(&mut watcher).await == 2)
+    eventually("so is its repetition", async || waiting_for_the_lock(&mut watcher).await >= 2)
         .await;
     release_the_lock(&mut lock).await;
     let (status, post) = answer.await.unwrap();
