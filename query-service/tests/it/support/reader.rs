@@ -36,7 +36,7 @@ impl Reader {
     pub(crate) fn as_author(&self, name: &str) -> Self {
         let args = AuthArgs { jwt_secret: Some(SECRET.to_owned()), ..AuthArgs::default() };
         let actor = Actor { author_id: author(name), name: None };
-        let token = http_api::bearer::sign(&args, &actor, Duration::from_secs(60)).unwrap();
+        let token = http_api::bearer::sign(&args, &actor, Duration::from_secs(3600)).unwrap();
         self.with_token(&token)
     }
 

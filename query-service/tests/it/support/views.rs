@@ -172,9 +172,13 @@ impl Blog {
     }
 
     async fn rows_above(&self, partition: Partition, position: Position) -> Vec<(PostId, Row)> {
-        let events = self.log().read_partition_after(partition, position, 10_000).await.unwrap();
-        let ids: BTreeSet<PostId> =
-            events.iter().map(|event| event.stream_id.parse().unwrap()).collect();
+        let (mut ids, mut after) = (BTreeSet::<PostId>::new(), position);
+        loop {
+            let events = self.log().read_partition_after(partition, after, 10_000).await.unwrap();
+            let Some(last) = events.last() else { break };
+            after = last.position;
+            ids.extend(events.iter().map(|event| event.stream_id.parse::<PostId>().unwrap()));
+        }
         self.rows(&Vec::from_iter(ids)).await
     }
 
