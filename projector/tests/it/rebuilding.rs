@@ -10,7 +10,7 @@ use read_model::{FIRST_GENERATION, VIEW_VERSION};
 use redis::AsyncCommands as _;
 use testkit::{Signal, eventually, eventually_within, shared};
 
-use crate::support::{Blog, SLOWLY};
+use crate::support::{Blog, LIMIT, SLOWLY};
 
 #[tokio::test]
 async fn a_rebuild_makes_what_the_log_makes_and_the_way_back_loses_nothing() {
@@ -24,13 +24,19 @@ async fn a_rebuild_makes_what_the_log_makes_and_the_way_back_loses_nothing() {
     blog.views_agree_with_the_log().await;
     let kept = blog.generation(GenerationState::Kept).await.unwrap();
     assert_eq!(kept.number, 1);
-    assert_eq!(blog.views.active_generation().await.unwrap(), Some((2, 2)));
+    eventually("Redis says so, too", async || {
+        matches!(blog.views.active_generation().await, Ok(Some((2, 2))))
+    })
+    .await;
 
     // What is written now is in the old generation too.
     blog.revise(ids[3], "Since the switch").await;
     blog.delete(ids[4]).await;
     blog.views_agree_with_the_log().await;
-    eventually("the way back is open", async || blog.tool(&["rollback"]).ends().await.0).await;
+    eventually_within(LIMIT, "the way back is open", async || {
+        blog.tool(&["rollback"]).ends().await.0
+    })
+    .await;
     blog.follow_active().await;
     assert_eq!(blog.views.generation(), 1);
     blog.views_agree_with_the_log().await;
@@ -106,8 +112,10 @@ async fn a_rebuild_that_is_killed_at_every_stage_is_gone_on_with() {
 
     let mut before = 0;
     for _ in 0..2 {
-        let rebuild = blog.tool(&SLOWLY);
+        let mut rebuild = blog.tool(&SLOWLY);
         blog.has_written_parts(before + 3).await;
+        // Lest it go on while it is looked at.
+        rebuild.signal(Signal::Stop);
         eventually("every projector tells of it", async || {
             let told = blog.generation(GenerationState::Building).await.unwrap();
             let said = projector.metrics().await;
@@ -122,9 +130,12 @@ async fn a_rebuild_that_is_killed_at_every_stage_is_gone_on_with() {
         let id = blog.publish_in(Partition(1)).await;
         blog.revise(id, "While nobody rebuilds").await;
     }
-    let rebuild = blog.tool(&["rebuild", "--rebuild-share=100"]);
-    eventually("it follows", async || blog.generation(GenerationState::Following).await.is_some())
-        .await;
+    // Verifying takes it long enough to be killed at that.
+    let rebuild = blog.tool(&["rebuild", "--rebuild-share=100", "--rebuild-verify-pages=1000000"]);
+    eventually_within(LIMIT, "it follows", async || {
+        blog.generation(GenerationState::Following).await.is_some()
+    })
+    .await;
     rebuild.kill();
     let said = blog.tool(&["rebuild"]).succeeds().await;
     assert!(said.contains("Going on with generation 2"), "{said}");
@@ -242,12 +253,9 @@ async fn a_rebuild_outlives_a_redis_that_goes_away_and_one_that_forgets() {
     proxy.restore();
     blog.has_written_parts(8).await;
     // One of the partitions of the new generation is lost, and all that it held.
-    let mut redis = blog.redis().await.unwrap();
     let new = blog.views.of_generation(2);
     let old = std::mem::replace(&mut blog.views, new);
-    for key in redis.keys::<_, Vec<String>>(blog.key(Partition(2), "*")).await.unwrap() {
-        redis.del::<_, ()>(key).await.unwrap();
-    }
+    blog.forget(&blog.key(Partition(2), "*"), None).await;
     blog.views = old;
     let said = rebuild.succeeds().await;
     assert!(said.contains("Redis has lost a part of generation 2"), "{said}");
@@ -264,12 +272,22 @@ async fn a_rebuild_waits_for_redis_at_every_stage() {
     blog.views_agree_with_the_log().await;
     let (proxy, redis_url) = shared().redis_proxy();
     proxy.cut();
-    let rebuild =
-        blog.tool_on(&redis_url, &["rebuild", "--rebuild-share=100", "--rebuild-part-events=1"]);
+    // Verifying takes it long enough to be disturbed at that.
+    let rebuild = blog.tool_on(
+        &redis_url,
+        &[
+            "rebuild",
+            "--rebuild-share=100",
+            "--rebuild-part-events=1",
+            "--rebuild-verify-pages=50000",
+        ],
+    );
     rebuild.says("Generation 2 waits", 1).await;
     proxy.restore();
-    eventually("it follows", async || blog.generation(GenerationState::Following).await.is_some())
-        .await;
+    eventually_within(LIMIT, "it follows", async || {
+        blog.generation(GenerationState::Following).await.is_some()
+    })
+    .await;
     proxy.cut();
     let before = rebuild.said().matches("Generation 2 waits").count();
     rebuild.says("Generation 2 waits", before + 1).await;
@@ -294,20 +312,17 @@ async fn what_redis_forgets_in_the_midst_of_a_part_is_written_again() {
         "--rebuild-lanes=1",
         "--rebuild-batch-pages=1",
         "--rebuild-share=2",
+        "--rebuild-verify-pages=10",
     ]);
-    let mut redis = blog.redis().await.unwrap();
+    let redis = blog.redis().await.unwrap();
     let mark = blog.key(Partition(0), "watermark");
-    eventually("some batches are there", async || {
+    eventually_within(LIMIT, "some batches are there", async || {
         let last: Option<String> = redis.clone().hget(&mark, "part:0").await.unwrap();
         last.is_some_and(|last| !last.ends_with(" 1"))
     })
     .await;
     // As a replica that had not heard of them when it took over.
-    let keys: Vec<String> = redis.keys(blog.key(Partition(0), "*")).await.unwrap();
-    for key in keys.iter().filter(|key| **key != mark) {
-        redis.del::<_, ()>(key).await.unwrap();
-    }
-    redis.hdel::<_, _, ()>(&mark, "part:0").await.unwrap();
+    blog.forget(&blog.key(Partition(0), "*"), Some((&mark, "part:0"))).await;
     let said = rebuild.succeeds().await;
     assert!(said.contains("Redis has lost a part of generation 1"), "{said}");
     blog.follow_active().await;
@@ -339,7 +354,7 @@ async fn an_old_generation_is_removed_and_the_others_are_not() {
     blog.rebuild().await;
     blog.rebuild().await;
     assert_eq!(blog.views.generation(), 3);
-    eventually_within(Duration::from_secs(40), "the first generation is gone", async || {
+    eventually_within(LIMIT, "the first generation is gone", async || {
         blog.generations().all().await.unwrap().len() == 2
     })
     .await;
@@ -369,13 +384,10 @@ async fn nobody_begins_anew_what_was_given_up_before_they_heard_of_it() {
                    SET state = 'abandoned', changed_at = clock_timestamp() + interval '1 hour'
                    WHERE number = 1";
     sqlx::query(give_up).execute(&blog.pool).await.unwrap();
-    let mut redis = blog.redis().await.unwrap();
-    for key in redis.keys::<_, Vec<String>>(&first).await.unwrap() {
-        redis.del::<_, ()>(key).await.unwrap();
-    }
+    blog.forget(&first, None).await;
     blog.relay_after(head).await;
     blog.views_agree_with_the_log().await;
-    let left: Vec<String> = redis.keys(&first).await.unwrap();
+    let left: Vec<String> = blog.redis().await.unwrap().keys(&first).await.unwrap();
     assert!(left.is_empty(), "{left:?}");
     projector.stop().await;
 }
@@ -386,7 +398,7 @@ async fn a_program_with_another_version_of_the_views_builds_its_own_and_leaves_t
     let before = blog.epochs().await;
 
     let projector = blog.project_impatiently().await;
-    eventually("a generation of the new version is active", async || {
+    eventually_within(LIMIT, "a generation of the new version is active", async || {
         projector.unready("generation").await.is_none()
     })
     .await;
@@ -410,7 +422,7 @@ async fn of_two_projectors_of_a_new_version_one_builds_and_switches_once() {
     let blog = of_the_version_before().await;
     let (one, other) = tokio::join!(blog.project_impatiently(), blog.project_impatiently());
     for projector in [&one, &other] {
-        eventually_within(Duration::from_secs(60), "it is content", async || {
+        eventually_within(LIMIT, "it is content", async || {
             projector.unready("generation").await.is_none()
         })
         .await;

@@ -101,7 +101,9 @@ impl Watcher {
         let watching = tokio::spawn(async move {
             let (mut last, mut looks, mut wrong) = (HashMap::new(), 0, vec![]);
             while !told.load(Ordering::Relaxed) {
-                for (id, found) in ids.iter().zip(views.rows(&ids).await.unwrap()) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                let Ok(rows) = views.rows(&ids).await else { continue };
+                for (id, found) in ids.iter().zip(rows) {
                     let mark = found.watermark.map(|mark| mark.point.position);
                     let row = found.row.map(|row| row.position);
                     let now = (mark, row);
@@ -111,7 +113,6 @@ impl Watcher {
                     }
                 }
                 looks += 1;
-                tokio::time::sleep(Duration::from_millis(2)).await;
             }
             (looks, wrong)
         });

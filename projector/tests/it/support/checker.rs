@@ -41,7 +41,7 @@ impl Blog {
 
     async fn views_agree_but(&self, stopped: But<'_>) {
         let mut difference = None;
-        let agreed = tokio::time::timeout(Duration::from_secs(30), async {
+        let agreed = tokio::time::timeout(Duration::from_secs(120), async {
             while let Err(error) = self.compare(&stopped).await {
                 difference = Some(format!("{error:#}"));
                 tokio::time::sleep(Duration::from_millis(20)).await;

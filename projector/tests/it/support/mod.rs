@@ -23,7 +23,7 @@ use testkit::{
 use uuid::Uuid;
 
 pub(crate) use projector::Projector;
-pub(crate) use tools::SLOWLY;
+pub(crate) use tools::{LIMIT, SLOWLY};
 
 pub(crate) const PARTITIONS: u16 = 4;
 
@@ -110,14 +110,38 @@ impl Blog {
     }
 
     pub(crate) async fn watermark(&self, partition: Partition) -> Watermark {
-        let watermarks = self.views.watermarks().await.unwrap();
+        let watermarks = self.watermarks().await;
         watermarks[usize::from(partition.0)].clone().expect("there is no watermark")
     }
 
     /// The epoch of each partition: as long as it stays, nothing was begun anew.
     pub(crate) async fn epochs(&self) -> Vec<String> {
-        let watermarks = self.views.watermarks().await.unwrap();
+        let watermarks = self.watermarks().await;
         watermarks.into_iter().map(|mark| mark.expect("there is no watermark").epoch).collect()
+    }
+
+    async fn watermarks(&self) -> Vec<Option<Watermark>> {
+        let mut found = None;
+        eventually("the views answer", async || {
+            found = self.views.watermarks().await.ok();
+            found.is_some()
+        })
+        .await;
+        found.unwrap()
+    }
+
+    /// Takes away all keys of this pattern but one, and one field of that, at once: nothing is written in between.
+    pub(crate) async fn forget(&self, pattern: &str, but: Option<(&str, &str)>) {
+        const FORGET: &str = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
+                                  if key ~= ARGV[2] then redis.call('DEL', key) end
+                              end
+                              if ARGV[2] then redis.call('HDEL', ARGV[2], ARGV[3]) end";
+        let script = ::redis::Script::new(FORGET);
+        let mut forgetting = script.arg(pattern);
+        if let Some((key, field)) = but {
+            forgetting.arg(key).arg(field);
+        }
+        forgetting.invoke_async::<()>(&mut self.redis().await.unwrap()).await.unwrap();
     }
 
     /// Writes other things into a watermark than the guard would.

@@ -3,17 +3,22 @@
 use std::fs;
 
 use event_log::{Generation, GenerationState, Generations};
-use testkit::{Launch, Process, Signal, eventually_within, unique_name};
+use testkit::{Launch, Process, Signal, eventually, eventually_within, unique_name};
 
 use super::Blog;
 
 /// Long enough for a machine that is busy with other tests: whoever works a fiftieth of the time makes fifty of a
 /// moment.
-const LIMIT: std::time::Duration = std::time::Duration::from_secs(180);
+pub(crate) const LIMIT: std::time::Duration = std::time::Duration::from_secs(600);
 
-/// A rebuild in small parts, so that there is time to disturb it.
-pub(crate) const SLOWLY: [&str; 4] =
-    ["rebuild", "--rebuild-lanes=1", "--rebuild-part-events=3", "--rebuild-share=2"];
+/// A rebuild in small parts, so that there is time to disturb it; and it is soon over once all are there.
+pub(crate) const SLOWLY: [&str; 5] = [
+    "rebuild",
+    "--rebuild-lanes=1",
+    "--rebuild-part-events=3",
+    "--rebuild-share=2",
+    "--rebuild-verify-pages=10",
+];
 
 /// A tool that runs, or has run.
 pub(crate) struct Tool {
@@ -64,7 +69,14 @@ impl Blog {
     }
 
     pub(crate) async fn generation(&self, state: GenerationState) -> Option<Generation> {
-        let all = self.generations().all().await.unwrap();
+        let mut all = vec![];
+        eventually("Postgres answers", async || {
+            let told = self.generations().all().await;
+            let answered = told.is_ok();
+            all = told.unwrap_or_default();
+            answered
+        })
+        .await;
         all.into_iter().rfind(|generation| generation.state == state)
     }
 }
