@@ -1,10 +1,16 @@
 //! Those who write: each command is a request to a command service.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::reader::{Answer, Reader};
+
+/// How often, and after what pause, a patient author asks again.
+const ATTEMPTS: usize = 60;
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Somebody with a bearer token.
 #[derive(Debug, Clone)]
@@ -91,6 +97,27 @@ impl Author {
     /// If that is not done.
     pub async fn publish(&self, title: &str) -> Post {
         self.create(json!({ "title": title, "content": Post::text(title) })).await
+    }
+
+    /// Publishes, and asks again for as long as that is refused.
+    ///
+    /// # Panics
+    ///
+    /// If it always is.
+    pub async fn publish_patiently(&self, title: &str) -> Post {
+        let (key, body) =
+            (title.replace(' ', "-"), json!({ "title": title, "content": Post::text(title) }));
+        for _ in 0..ATTEMPTS {
+            let request = self.request(Method::POST, &self.services[0], "/posts");
+            let request = request.header("idempotency-key", &key).json(&body);
+            if let Ok(answer) = Answer::of(request).await
+                && answer.status == 201
+            {
+                return told(answer, title.to_owned());
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        panic!("`{title}` is always refused");
     }
 
     /// Publishes under an `Idempotency-Key`, by one command service. Tells the status and the body of the

@@ -12,17 +12,29 @@ pub struct HeldUp {
 }
 
 impl Blog {
-    /// Holds up all commits, and waits until this many command services wait with some.
+    /// Holds up all commits from now on.
     ///
     /// # Panics
     ///
-    /// If Postgres does not answer, or nobody commits anything.
-    pub async fn hold_up_commits(&self, services: i64) -> HeldUp {
+    /// If Postgres does not answer.
+    pub async fn hold_up_commits(&self) -> HeldUp {
         let mut connection = self.postgres().await;
         sqlx::query("SELECT pg_advisory_lock(6909547)")
             .execute(&mut connection)
             .await
             .expect("the lock cannot be had");
+        HeldUp { connection }
+    }
+}
+
+impl HeldUp {
+    /// Waits until so many command services wait with some.
+    ///
+    /// # Panics
+    ///
+    /// If Postgres does not answer, or nobody commits anything.
+    #[must_use]
+    pub async fn waited_for_by(mut self, services: i64) -> Self {
         eventually("commits wait for the lock", async || {
             let waiting: Result<i64, _> = sqlx::query_scalar(
                 "SELECT count(*)
@@ -30,16 +42,14 @@ impl Blog {
                  WHERE locktype = 'advisory' AND NOT granted
                    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
             )
-            .fetch_one(&mut connection)
+            .fetch_one(&mut self.connection)
             .await;
             waiting.expect("Postgres did not answer") >= services
         })
         .await;
-        HeldUp { connection }
+        self
     }
-}
 
-impl HeldUp {
     /// Lets commits go on.
     ///
     /// # Panics

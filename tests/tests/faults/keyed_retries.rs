@@ -10,13 +10,14 @@ async fn one_request_sent_many_times_to_two_services_one_of_them_killed_makes_on
     let other = blog.another_command_service().await;
     let anne = blog.sign_up("anne");
     let (first, second) = (blog.command.url(), other.url());
+    let lock = blog.hold_up_commits().await;
     let mut requests = JoinSet::new();
     for number in 0..50 {
         let (anne, service) =
             (anne.clone(), if number % 2 == 0 { &first } else { &second }.clone());
         requests.spawn(async move { anne.publish_with_key(&service, "a-key", "On writing").await });
     }
-    let lock = blog.hold_up_commits(2).await;
+    let lock = lock.waited_for_by(2).await;
     blog.command.kill();
     // What Postgres has in hand of the dead one is recorded now, or what it has of the other.
     lock.release().await;

@@ -19,7 +19,7 @@ async fn flushing_redis_costs_readers_nothing() {
         redis.flush().await.expect("not flushed");
     }
     let outcome = load.end().await;
-    assert_eq!(outcome.acknowledged.len(), 200, "{outcome:?}");
+    assert!(outcome.unknown.is_empty(), "{outcome:?}");
     blog.agrees_with(&blog.log().await).await;
     // Once more when nobody writes: no event comes along to show what is missing.
     redis.flush().await.expect("not flushed");
@@ -47,7 +47,7 @@ async fn while_redis_is_gone_pages_come_from_the_log() {
     load.reached(20).await;
     redis.kill().expect("Redis could not be killed");
     let outcome = load.end().await;
-    assert_eq!(outcome.acknowledged.len(), 60, "{outcome:?}");
+    assert!(outcome.unknown.is_empty(), "{outcome:?}");
     let meanwhile = anne.publish("Without Redis").await;
     for post in [&outcome.acknowledged[0], &meanwhile] {
         assert!(reader.can_read(post).await, "{post:?}");

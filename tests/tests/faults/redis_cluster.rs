@@ -28,10 +28,15 @@ async fn in_a_cluster_a_slot_moves_and_a_master_forgets_and_readers_notice_nothi
     onlookers[0].reads_on(100).await;
     moving.finish().await;
     let outcome = load.end().await;
-    assert_eq!(outcome.acknowledged.len(), 200, "{outcome:?}");
+    assert!(outcome.unknown.is_empty(), "{outcome:?}");
     blog.has_kept_its_word(&outcome).await;
 
-    let before = epochs(&cluster, &prefix).await;
+    let mut before = vec![];
+    eventually("the cluster says what it has", async || {
+        before = epochs(&cluster, &prefix).await.unwrap_or_default();
+        !before.is_empty()
+    })
+    .await;
     let mut forgetful = connection_to(&cluster.url(), &tag(&prefix, 1)).await.expect("no master");
     let mut affected = vec![];
     for partition in 0..PARTITIONS {
@@ -41,7 +46,7 @@ async fn in_a_cluster_a_slot_moves_and_a_master_forgets_and_readers_notice_nothi
     }
     ::redis::cmd("FLUSHALL").exec_async(&mut forgetful).await.expect("not flushed");
     eventually("what was forgotten is begun anew, and nothing else", async || {
-        let after = epochs(&cluster, &prefix).await;
+        let Some(after) = epochs(&cluster, &prefix).await else { return false };
         let anew = |number: usize| after[number].is_some() && after[number] != before[number];
         (0..usize::from(PARTITIONS)).all(|number| anew(number) == affected[number])
     })
@@ -71,7 +76,7 @@ async fn while_a_master_of_a_cluster_is_replaced_authors_and_readers_go_on() {
         onlooker.reads_on(100).await;
     }
     let outcome = load.end().await;
-    assert_eq!(outcome.acknowledged.len(), 200, "{outcome:?}");
+    assert!(outcome.unknown.is_empty(), "{outcome:?}");
     cluster.has_taken_over(master).await;
     blog.has_kept_its_word(&outcome).await;
     for onlooker in onlookers {
@@ -90,11 +95,11 @@ fn tag(prefix: &str, partition: u16) -> String {
     format!("{{{prefix}:g1:{}}}:", Partition(partition))
 }
 
-/// The epoch of each partition.
-async fn epochs(cluster: &RedisCluster, prefix: &str) -> Vec<Option<String>> {
+/// The epoch of each partition, if the cluster answers.
+async fn epochs(cluster: &RedisCluster, prefix: &str) -> Option<Vec<Option<String>>> {
     let keys = KeySpace::new(prefix).expect("not a prefix");
     let partitions = Partitions::new(PARTITIONS).expect("not a number of partitions");
     let views = Views::new(&cluster.url(), keys, partitions, std::time::Duration::from_secs(5));
-    let marks = views.expect("not an address").watermarks().await.expect("the cluster is silent");
-    marks.into_iter().map(|mark| Some(mark?.epoch)).collect()
+    let marks = views.expect("not an address").watermarks().await.ok()?;
+    Some(marks.into_iter().map(|mark| Some(mark?.epoch)).collect())
 }

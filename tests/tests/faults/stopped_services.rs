@@ -10,19 +10,20 @@ async fn told_to_stop_the_command_service_answers_what_it_has_accepted() {
     let mut load = Load::begin(&authors, 200);
     load.reached(60).await;
     // So that there is work in hand for certain.
-    let lock = blog.hold_up_commits(1).await;
+    let lock = blog.hold_up_commits().await.waited_for_by(1).await;
     let recorded = blog.log().await.titles().len();
 
     blog.command.process().signal(Signal::Terminate).expect("it cannot be told");
     eventually("it is stopping", async || !blog.command.is_ready().await).await;
     lock.release().await;
     let status = blog.command.ended().await;
-    let acknowledged = load.published().posts().len();
+    let published = load.published();
+    // Nobody else is there to answer.
+    eventually("what was in hand is answered", async || published.posts().len() > recorded).await;
     blog.command.start_again().await;
     let outcome = load.end().await;
 
     assert!(status.success(), "{status:?}");
-    assert!(acknowledged > recorded, "what was in hand was not answered");
     let log = blog.log().await;
     for title in &outcome.unknown {
         assert!(
@@ -44,7 +45,7 @@ async fn without_a_projector_pages_are_readable_and_with_one_the_lists_catch_up(
 
     let outcome = Load::begin(&authors, 20).end().await;
 
-    assert_eq!(outcome.acknowledged.len(), 20, "{outcome:?}");
+    assert!(outcome.unknown.is_empty(), "{outcome:?}");
     let list = reader.list("", 100).await.expect("the lists are still there");
     assert_eq!(list.ids(), [before.id.as_str()], "somebody else keeps the lists");
     for post in &outcome.acknowledged {
