@@ -1,10 +1,13 @@
 //! What clients are told: commands that are carried out, and every way in which one is refused.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, Executor as _};
 use testkit::eventually;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::support::{Service, new_database, start, start_with, token, told};
 
@@ -290,7 +293,8 @@ async fn commands_beyond_what_may_wait_are_turned_away() {
     }
     // There is room for eight of them, who wait.
     for _ in 0..4 {
-        let answer = offered.join_next().await.unwrap().unwrap().unwrap();
+        let answer = timeout(Duration::from_secs(60), offered.join_next()).await;
+        let answer = answer.expect("nobody is turned away").unwrap().unwrap().unwrap();
         assert_eq!(
             (answer.status().as_u16(), answer.headers()["retry-after"].as_bytes()),
             (503, &b"1"[..])
