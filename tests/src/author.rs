@@ -105,40 +105,21 @@ impl Author {
     ///
     /// If it always is.
     pub async fn publish_patiently(&self, title: &str) -> Post {
-        let (key, body) =
-            (title.replace(' ', "-"), json!({ "title": title, "content": Post::text(title) }));
+        let key = title.replace(' ', "-");
         for _ in 0..ATTEMPTS {
-            let request = self.request(Method::POST, &self.services[0], "/posts");
-            let request = request.header("idempotency-key", &key).json(&body);
-            if let Ok(answer) = Answer::of(request).await
-                && answer.status == 201
-            {
-                return told(answer, title.to_owned());
+            match self.publish_with_key(&self.services[0], &key, title).await {
+                Some(answer) if answer.status == 201 => return told(answer, title.to_owned()),
+                _ => tokio::time::sleep(PAUSE).await,
             }
-            tokio::time::sleep(PAUSE).await;
         }
         panic!("`{title}` is always refused");
     }
 
-    /// Publishes under an `Idempotency-Key`, by one command service. Tells the status and the body of the
-    /// answer; `None` if there was none.
-    pub async fn publish_with_key(
-        &self,
-        service: &str,
-        key: &str,
-        title: &str,
-    ) -> Option<(u16, Value)> {
-        let answer = self
-            .client
-            .post(format!("{service}/posts"))
-            .bearer_auth(&self.token)
-            .header("idempotency-key", key)
-            .json(&json!({ "title": title, "content": Post::text(title) }))
-            .send()
-            .await
-            .ok()?;
-        let status = answer.status().as_u16();
-        Some((status, answer.json().await.ok()?))
+    /// Publishes under an `Idempotency-Key`, by one command service. `None` if it did not answer.
+    pub async fn publish_with_key(&self, service: &str, key: &str, title: &str) -> Option<Answer> {
+        let body = json!({ "title": title, "content": Post::text(title) });
+        let request = self.request(Method::POST, service, "/posts").header("idempotency-key", key);
+        Answer::of(request.json(&body)).await.ok()
     }
 
     /// Writes for their own eyes.
