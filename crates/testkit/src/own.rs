@@ -90,9 +90,11 @@ async fn start_kafka(proxied: Vec<Proxied>) -> Kafka {
         heap_megabytes: 384,
         proxied,
         // A broker that was killed is let back in when its old session has run out, by default
-        // after 9 s.
+        // after 9 s. One that only stood still for a while is not to lose its session: its
+        // partitions would have a new leader, which clients may not forget when a topic is made
+        // anew.
         settings: vec![
-            ("broker.session.timeout.ms".to_owned(), "2000".to_owned()),
+            ("broker.session.timeout.ms".to_owned(), "6000".to_owned()),
             ("broker.heartbeat.interval.ms".to_owned(), "400".to_owned()),
         ],
     };
