@@ -97,10 +97,10 @@ async fn what_is_noticed_of_an_outage() {
     }
 }
 
-/// Whether it happened to so few that it may be a hiccup of a busy machine, of a second or so: an outage strikes two
-/// thirds.
+/// Whether it happened to so few that it may be a hiccup of a busy machine, of three of the fifteen seconds: an outage
+/// strikes two thirds.
 fn is_exception(few: usize, of: usize) -> bool {
-    few * 10 <= of
+    few * 4 <= of
 }
 
 impl Scene {
