@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
-use testkit::{Process, eventually, free_port, service_process};
+use testkit::{Process, eventually, eventually_some, free_port, service_process};
 
 /// A running service, or one that has been ended.
 #[derive(Debug)]
@@ -83,13 +83,10 @@ impl Service {
     ///
     /// If it does not.
     pub async fn ended(&mut self) -> ExitStatus {
-        let mut status = None;
-        eventually(&format!("the {} ends", self.name), async || {
-            status = self.process.exited().expect("the process cannot be watched");
-            status.is_some()
+        eventually_some(&format!("the {} ends", self.name), async || {
+            self.process.exited().expect("the process cannot be watched")
         })
-        .await;
-        status.expect("it has just ended")
+        .await
     }
 
     /// Starts it again after its end, with the same settings and ports, and waits until it is ready.

@@ -15,6 +15,21 @@ pub async fn eventually(what: &str, condition: impl AsyncFnMut() -> bool) {
     eventually_within(LIMIT, what, condition).await;
 }
 
+/// Asks until there is an answer, and gives it.
+///
+/// # Panics
+///
+/// As [`eventually`].
+pub async fn eventually_some<T>(what: &str, mut question: impl AsyncFnMut() -> Option<T>) -> T {
+    let mut answer = None;
+    eventually(what, async || {
+        answer = question().await;
+        answer.is_some()
+    })
+    .await;
+    answer.expect("there was an answer")
+}
+
 /// As [`eventually`], with a limit of its own.
 pub async fn eventually_within(
     limit: Duration,

@@ -24,7 +24,7 @@ mod shared;
 mod topics;
 
 pub use database::TestDatabase;
-pub use eventually::{eventually, eventually_within};
+pub use eventually::{eventually, eventually_some, eventually_within};
 pub use kafka::{Kafka, KafkaOptions, Proxied};
 pub use moving_slot::MovingSlot;
 pub use own::{

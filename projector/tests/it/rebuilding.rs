@@ -132,10 +132,7 @@ async fn a_rebuild_that_is_killed_at_every_stage_is_gone_on_with() {
     }
     // Verifying takes it long enough to be killed at that.
     let rebuild = blog.tool(&["rebuild", "--rebuild-share=100", "--rebuild-verify-pages=1000000"]);
-    eventually_within(LIMIT, "it follows", async || {
-        blog.generation(GenerationState::Following).await.is_some()
-    })
-    .await;
+    blog.has_built().await;
     rebuild.kill();
     let said = blog.tool(&["rebuild"]).succeeds().await;
     assert!(said.contains("Going on with generation 2"), "{said}");
@@ -284,10 +281,7 @@ async fn a_rebuild_waits_for_redis_at_every_stage() {
     );
     rebuild.says("Generation 2 waits", 1).await;
     proxy.restore();
-    eventually_within(LIMIT, "it follows", async || {
-        blog.generation(GenerationState::Following).await.is_some()
-    })
-    .await;
+    blog.has_built().await;
     proxy.cut();
     let before = rebuild.said().matches("Generation 2 waits").count();
     rebuild.says("Generation 2 waits", before + 1).await;

@@ -2,9 +2,8 @@
 
 use reqwest::Method;
 use serde_json::json;
-use testkit::eventually;
 
-use crate::support::{Answer, Blog};
+use crate::support::{Answer, Blog, from_memory};
 
 const TEXT: &str = "# Begin\n\nWrite *every* <b>day</b>.\n\n<script>alert(1)</script>\n";
 
@@ -103,23 +102,13 @@ async fn a_page_that_is_kept_in_memory_is_sent_in_the_form_that_is_asked_for() {
     let blog = Blog::start_with(&["--memory-ms", "60000"]).await;
     blog.publish("writing").await;
     blog.project().await;
-    let mut page = blog.reader().browse("/posts/writing").await;
-    eventually("the page is kept", async || {
-        page = blog.reader().browse("/posts/writing").await;
-        page.source() == "memory"
-    })
-    .await;
+    let page = from_memory(async || blog.reader().browse("/posts/writing").await).await;
     assert_eq!(page.status, 200);
     assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
     assert!(page.text.contains("<p>Begin.</p>"), "{}", page.text);
     let etag = page.header("etag");
     assert_eq!(blog.reader().browse_unless("/posts/writing", etag).await.status, 304);
-    let mut json = blog.reader().get_unless("/posts/writing", etag).await;
-    eventually("it is kept in the other form, too", async || {
-        json = blog.reader().get_unless("/posts/writing", etag).await;
-        json.source() == "memory"
-    })
-    .await;
+    let json = from_memory(async || blog.reader().get_unless("/posts/writing", etag).await).await;
     assert_eq!(json.status, 200);
     assert_eq!(json.json()["title"], "On writing");
     assert_eq!(json.header("vary"), page.header("vary"));

@@ -9,7 +9,7 @@ use serde_json::json;
 use testkit::{eventually, own_redis, shared};
 use uuid::Uuid;
 
-use crate::support::{Answer, Blog, Reader, WITHOUT_MEMORY, database, new_id};
+use crate::support::{Answer, Blog, Reader, WITHOUT_MEMORY, database, from_memory, new_id};
 
 /// So long that within a test only an announcement ends anything.
 const LONG: [&str; 2] = ["--memory-ms", "60000"];
@@ -51,12 +51,7 @@ async fn an_answer_from_memory_has_the_headers_of_any_other() {
                 };
                 let read = ask(&without).await;
                 assert_eq!(read.source(), "redis");
-                let mut kept = ask(&with).await;
-                eventually("the page is kept", async || {
-                    kept = ask(&with).await;
-                    kept.source() == "memory"
-                })
-                .await;
+                let kept = from_memory(async || ask(&with).await).await;
                 assert_eq!(kept.status, read.status);
                 assert_eq!(comparable(&kept), comparable(&read));
                 assert_eq!(kept.text.is_empty(), read.text.is_empty());
@@ -289,10 +284,7 @@ async fn who_does_not_say_what_they_have_seen_is_answered_from_a_server_and_alon
         assert_eq!((answer.status, answer.source()), (200, "redis"));
         assert_eq!(answer.header("cache-control"), "private, no-store");
     }
-    eventually("who has another cookie is answered from memory", async || {
-        reader.get_with("/posts/writing", "cookie", "a=b; c=d").await.source() == "memory"
-    })
-    .await;
+    from_memory(async || reader.get_with("/posts/writing", "cookie", "a=b; c=d").await).await;
 }
 
 #[tokio::test]
@@ -374,15 +366,8 @@ async fn the_numbers_tell_what_was_answered_from_memory() {
     .await;
 }
 
-/// Asks until the answer comes from memory, which the first may or may not.
 async fn eventually_kept(reader: &Reader, address: &str) -> Answer {
-    let mut answer = reader.get(address).await;
-    eventually("the page is kept", async || {
-        answer = reader.get(address).await;
-        answer.source() == "memory"
-    })
-    .await;
-    answer
+    from_memory(async || reader.get(address).await).await
 }
 
 /// All headers but those that tell when and from where.

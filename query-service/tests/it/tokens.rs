@@ -7,7 +7,7 @@ use http_api::ConsistencyToken;
 use testkit::{eventually, own_postgres, shared};
 
 use crate::lists::slugs_of;
-use crate::support::{Answer, Blog, WITHOUT_MEMORY, create_store};
+use crate::support::{Answer, Blog, WITHOUT_MEMORY, create_store, from_memory};
 
 /// So long that within a test only an announcement ends anything.
 const LONG_MEMORY: [&str; 2] = ["--memory-ms", "60000"];
@@ -60,12 +60,10 @@ async fn memory_answers_a_token_if_it_has_seen_as_much() {
     blog.project().await;
     let of_no_partition = ConsistencyToken { incarnation: 1, positions: [].into() };
     for token in [blog.token(1, id, position), of_no_partition] {
-        let mut kept = get(&blog, "/posts/writing", &token).await;
-        eventually("the token is answered from memory", async || {
+        let kept = from_memory(async || {
             // Whoever has a token leaves nothing there for others.
             blog.reader().get("/posts/writing").await;
-            kept = get(&blog, "/posts/writing", &token).await;
-            kept.source() == "memory"
+            get(&blog, "/posts/writing", &token).await
         })
         .await;
         assert!(!kept.is_stale());

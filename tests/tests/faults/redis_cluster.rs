@@ -3,7 +3,9 @@
 use domain::{Partition, Partitions};
 use journeys::{Blog, Ground, Load, Onlooker};
 use read_model::{KeySpace, Views};
-use testkit::{RedisCluster, connection_to, eventually, own_redis_cluster, unique_name};
+use testkit::{
+    RedisCluster, connection_to, eventually, eventually_some, own_redis_cluster, unique_name,
+};
 
 /// As many as every blog of these tests has.
 const PARTITIONS: u16 = 4;
@@ -31,12 +33,8 @@ async fn in_a_cluster_a_slot_moves_and_a_master_forgets_and_readers_notice_nothi
     assert!(outcome.unknown.is_empty(), "{outcome:?}");
     blog.has_kept_its_word(&outcome).await;
 
-    let mut before = vec![];
-    eventually("the cluster says what it has", async || {
-        before = epochs(&cluster, &prefix).await.unwrap_or_default();
-        !before.is_empty()
-    })
-    .await;
+    let asking = async || epochs(&cluster, &prefix).await;
+    let before = eventually_some("the cluster says what it has", asking).await;
     let mut forgetful = connection_to(&cluster.url(), &tag(&prefix, 1)).await.expect("no master");
     let mut affected = vec![];
     for partition in 0..PARTITIONS {

@@ -18,7 +18,8 @@ use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use sqlx::PgPool;
 use testkit::{
-    Place, Proxy, TestDatabase, create_topic, eventually, patient_connection, shared, unique_name,
+    Place, Proxy, TestDatabase, create_topic, eventually, eventually_some, patient_connection,
+    shared, unique_name,
 };
 use uuid::Uuid;
 
@@ -121,13 +122,7 @@ impl Blog {
     }
 
     async fn watermarks(&self) -> Vec<Option<Watermark>> {
-        let mut found = None;
-        eventually("the views answer", async || {
-            found = self.views.watermarks().await.ok();
-            found.is_some()
-        })
-        .await;
-        found.unwrap()
+        eventually_some("the views answer", async || self.views.watermarks().await.ok()).await
     }
 
     /// Takes away all keys of this pattern but one, and one field of that, at once: nothing is written in between.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use clap::Parser as _;
 use projector::{App, Config};
 use serde_json::Value;
-use testkit::{Place, Process, eventually, service_process};
+use testkit::{Place, Process, eventually_some, service_process};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -124,12 +124,6 @@ impl Projector {
 
     /// Waits until it stands still somewhere, and tells why.
     pub(crate) async fn halts(&self) -> String {
-        let mut why = None;
-        eventually("a partition stands still", async || {
-            why = self.unready("folds").await;
-            why.is_some()
-        })
-        .await;
-        why.unwrap()
+        eventually_some("a partition stands still", async || self.unready("folds").await).await
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use event_log::{Generation, GenerationState, Generations};
-use testkit::{Launch, Process, Signal, eventually, eventually_within, unique_name};
+use testkit::{Launch, Process, Signal, eventually_some, eventually_within, unique_name};
 
 use super::Blog;
 
@@ -64,19 +64,21 @@ impl Blog {
         .await;
     }
 
+    /// Waits until all parts of a generation have been written, and what came since.
+    pub(crate) async fn has_built(&self) {
+        eventually_within(LIMIT, "it follows", async || {
+            self.generation(GenerationState::Following).await.is_some()
+        })
+        .await;
+    }
+
     pub(crate) fn generations(&self) -> Generations {
         Generations::new(self.pool.clone())
     }
 
     pub(crate) async fn generation(&self, state: GenerationState) -> Option<Generation> {
-        let mut all = vec![];
-        eventually("Postgres answers", async || {
-            let told = self.generations().all().await;
-            let answered = told.is_ok();
-            all = told.unwrap_or_default();
-            answered
-        })
-        .await;
+        let generations = self.generations();
+        let all = eventually_some("Postgres answers", async || generations.all().await.ok()).await;
         all.into_iter().rfind(|generation| generation.state == state)
     }
 }

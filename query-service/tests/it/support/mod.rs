@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::ground;
 
-pub(crate) use reader::{Answer, Reader};
+pub(crate) use reader::{Answer, Reader, from_memory};
 
 pub(crate) const SECRET: &str = "a secret of more than thirty-two bytes";
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http_api::{Actor, AuthArgs};
 use reqwest::{Method, RequestBuilder, header};
 use serde_json::Value;
+use testkit::eventually_some;
 
 use super::{SECRET, author};
 
@@ -24,6 +25,12 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: header::HeaderMap,
     pub(crate) text: String,
+}
+
+/// Asks until the answer comes from memory, which the first may or may not.
+pub(crate) async fn from_memory(mut ask: impl AsyncFnMut() -> Answer) -> Answer {
+    let ask_for_it = async || Some(ask().await).filter(|answer| answer.source() == "memory");
+    eventually_some("it is kept in memory", ask_for_it).await
 }
 
 impl Reader {
