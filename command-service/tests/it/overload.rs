@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use sqlx::{Connection as _, Executor as _, PgConnection};
-use testkit::{TestDatabase, eventually};
+use sqlx::{Connection as _, Executor as _};
+use testkit::eventually;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::append::waiting_for_the_lock;
+use crate::append::{hold_the_lock, waiting_for_the_lock};
 use crate::support::{Service, new_database, start, start_with, token, told};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,12 +122,6 @@ const SLOW_INSERTS: &str = "
         RETURN NULL;
     END $$;
     CREATE TRIGGER slow_inserts AFTER INSERT ON events FOR EACH STATEMENT EXECUTE FUNCTION be_slow()";
-
-async fn hold_the_lock(database: &TestDatabase) -> PgConnection {
-    let mut connection = database.connect().await;
-    connection.execute("SELECT pg_advisory_lock(6909547)").await.unwrap();
-    connection
-}
 
 /// What a request is told whose body is wanted.
 const LET_IN: &str = "HTTP/1.1 100 Continue\r\n\r\n";
