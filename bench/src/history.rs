@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use command_service::store::{Judged, Store, writer};
@@ -98,7 +98,8 @@ async fn append(
     events: &[PostEvent],
 ) -> anyhow::Result<()> {
     let metadata = HashMap::from([("actor".to_owned(), "anne".to_owned())]);
-    let judged = store.append(&id.to_string(), version, events, &metadata, None).await?;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let judged = store.append(deadline, &id.to_string(), version, events, &metadata, None).await?;
     ensure!(matches!(judged, Judged::Recorded { .. }), "a commit was refused: {judged:?}");
     Ok(())
 }

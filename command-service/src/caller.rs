@@ -1,13 +1,14 @@
 //! Who sent a request, what is kept beside every event it causes, and what it demands beside its body.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use domain::AuthorId;
 use domain::post::Author;
+use http_api::layers::RequestDeadline;
 use http_api::{Actor, ConsistencyToken, Problem};
 
 use crate::preconditions::{IdempotencyKey, IfMatch};
@@ -22,6 +23,7 @@ pub(crate) struct Caller {
     key: Option<IdempotencyKey>,
     shown: Option<ConsistencyToken>,
     wait: Option<Duration>,
+    deadline: Option<Instant>,
 }
 
 impl Caller {
@@ -52,6 +54,11 @@ impl Caller {
         self.shown.clone()
     }
 
+    /// Returns the time at which the request is ended, whatever has become of it.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
     /// How long the caller would wait for the views.
     pub(crate) fn wait(&self) -> Option<Duration> {
         self.wait
@@ -65,6 +72,7 @@ impl FromRequestParts<Service> for Caller {
         let actor = <Actor as FromRequestParts<_>>::from_request_parts(parts, service).await?;
         let headers = &parts.headers;
         Ok(Self {
+            deadline: parts.extensions.get().map(|RequestDeadline(deadline)| *deadline),
             traceparent: traceparent(headers),
             if_match: IfMatch::read(headers)?,
             key: IdempotencyKey::read(headers, &parts.extensions, &actor.author_id)?,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -44,6 +44,8 @@ pub struct Order<F> {
     pub if_match: Option<IfMatch>,
     /// Under which key its answer is kept.
     pub key: Option<IdempotencyKey>,
+    /// Time by which its commit must be answered. A commit that was not sent by then never is.
+    pub deadline: Instant,
     /// The commands, asked for again for each decision.
     pub commands: F,
 }
@@ -95,8 +97,12 @@ pub enum ExecuteError {
     KeyReused,
     #[error("too many commands are waiting")]
     Overloaded,
+    /// Certainly not recorded.
     #[error("the store cannot be reached")]
     Unavailable(#[source] anyhow::Error),
+    /// Sent to Postgres and not answered: it may be recorded, or may still be.
+    #[error("the outcome of the command is unknown")]
+    OutcomeUnknown { has_key: bool },
     #[error("the command failed")]
     Internal(#[source] anyhow::Error),
 }
@@ -141,6 +147,7 @@ pub(crate) fn outcome_name(answered: &Result<Answered, ExecuteError>) -> &'stati
         Err(ExecuteError::KeyReused) => "key_reused",
         Err(ExecuteError::Overloaded) => "overloaded",
         Err(ExecuteError::Unavailable(_)) => "unavailable",
+        Err(ExecuteError::OutcomeUnknown { .. }) => "outcome_unknown",
         Err(ExecuteError::Internal(_)) => "internal",
     }
 }
@@ -237,10 +244,16 @@ impl Posts {
         events: &[PostEvent],
         kept: Option<Kept>,
     ) -> Result<Judged, ExecuteError> {
-        let judged = self.store.append(id, version, events, &order.metadata, kept).await;
-        judged.map_err(|error| match error {
+        let append =
+            self.store.append(order.deadline, id, version, events, &order.metadata, kept).await;
+        append.map_err(|error| match error {
             AppendError::Overloaded => ExecuteError::Overloaded,
-            AppendError::Stopped => ExecuteError::Unavailable(error.into()),
+            AppendError::Stopped | AppendError::TooLate | AppendError::Cancelled(_) => {
+                ExecuteError::Unavailable(error.into())
+            }
+            AppendError::OutcomeUnknown => {
+                ExecuteError::OutcomeUnknown { has_key: order.key.is_some() }
+            }
             AppendError::Rejected(_) => ExecuteError::Internal(error.into()),
         })
     }

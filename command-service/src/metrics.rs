@@ -37,6 +37,11 @@ pub const METRICS: &[Metric] = &[
         &[],
         "Batches sent again, because what became of them was not known",
     ),
+    counter(
+        "append_backends_terminated_total",
+        &[],
+        "Number of times a backend of Postgres was terminated, because its call had ended without an answer",
+    ),
     gauge("log_head", "The position of the last event of the store"),
     gauge("relay_active", "1 while this process carries the log to Kafka"),
     gauge("relay_cursor", "Up to here Kafka has the log, as the store knows it"),

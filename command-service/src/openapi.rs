@@ -169,6 +169,7 @@ fn general() -> Vec<Problem> {
         Problem::idempotency_key_reused(),
         Problem::internal(),
         Problem::unavailable("commands cannot be recorded at the moment", 2),
+        Problem::outcome_unknown(Some(2)),
     ]
 }
 

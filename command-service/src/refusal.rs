@@ -25,6 +25,10 @@ impl From<ExecuteError> for Problem {
                 tracing::warn!("A command could not be recorded: {error:#}");
                 Self::unavailable("commands cannot be recorded at the moment", 2)
             }
+            ExecuteError::OutcomeUnknown { has_key } => {
+                tracing::warn!(has_key, "the outcome of a command is unknown");
+                Self::outcome_unknown(has_key.then_some(2))
+            }
             ExecuteError::Internal(error) => {
                 tracing::error!("A command failed: {error:#}");
                 Self::internal()

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::FromRef;
 use axum::http::{HeaderMap, HeaderValue};
@@ -15,6 +15,11 @@ use read_model::Waiting;
 
 use crate::caller::Caller;
 use crate::execute::{ExecuteError, Order, Posts, Stream, outcome_name};
+
+/// Time from the deadline of an append to the limit for all else in a command.
+const APPEND_MARGIN: Duration = Duration::from_millis(500);
+/// Time from the deadline of an append to the limit of its whole request.
+const REQUEST_MARGIN: Duration = Duration::from_secs(1);
 
 /// Shared by all requests. Clones are cheap.
 #[derive(Debug, Clone)]
@@ -49,6 +54,7 @@ impl Service {
         stream: Stream,
         commands: impl Fn(SlugChoice) -> Vec<PostCommand> + Send + Sync,
     ) -> Result<Response, Problem> {
+        let deadline = deadline(Instant::now(), self.command_limit, caller.deadline());
         let order = Order {
             post_id,
             stream,
@@ -56,9 +62,13 @@ impl Service {
             // Where something is made there is nothing yet that could have a version.
             if_match: caller.if_match().filter(|_| stream == Stream::Existing),
             key: caller.key(),
+            deadline,
             commands,
         };
-        let answered = tokio::time::timeout(self.command_limit, self.posts.execute(order)).await;
+        // The append ends at the deadline, and only it can tell whether the outcome is known. This
+        // limit is for all else, and comes later so that it never cuts off an append.
+        let limit = tokio::time::Instant::from_std(deadline + APPEND_MARGIN);
+        let answered = tokio::time::timeout_at(limit, self.posts.execute(order)).await;
         let late = |_| ExecuteError::Unavailable(anyhow::anyhow!("it took too long"));
         let answered = answered.map_err(late).flatten();
         let outcome = outcome_name(&answered);
@@ -88,10 +98,37 @@ impl Service {
         headers: &mut HeaderMap,
     ) {
         let Some(limit) = caller.wait() else { return };
+        // The response to a recorded command must leave before the limit of the request.
+        let left = caller.deadline().map(|end| end.saturating_duration_since(Instant::now()));
+        let limit = left.map_or(limit, |left| limit.min(left.saturating_sub(APPEND_MARGIN)));
         let partition = self.partitions.of(&post_id.to_string());
         let incarnation = self.incarnation.load(Ordering::Relaxed);
         if self.waiting.reached(incarnation, partition, position, limit).await {
             headers.insert("preference-applied", HeaderValue::from_static("wait"));
         }
+    }
+}
+
+/// Returns the time by which a command must be answered. If its body took long to arrive, that is
+/// earlier than usual: the limit of the whole request must not hide the outcome.
+fn deadline(now: Instant, command_limit: Duration, request_ends: Option<Instant>) -> Instant {
+    let of_command = now + command_limit;
+    let of_request = request_ends.and_then(|end| end.checked_sub(REQUEST_MARGIN));
+    of_request.map_or(of_command, |of_request| of_request.min(of_command))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_answered_before_its_request_is_ended() {
+        let (now, seconds) = (Instant::now(), Duration::from_secs);
+        let deadline = |request_ends| deadline(now, seconds(10), request_ends);
+        assert_eq!(deadline(None), now + seconds(10));
+        assert_eq!(deadline(Some(now + seconds(30))), now + seconds(10));
+        // Its body took nearly all the time there was.
+        assert_eq!(deadline(Some(now + seconds(4))), now + seconds(4) - REQUEST_MARGIN);
+        assert!(REQUEST_MARGIN > APPEND_MARGIN);
     }
 }

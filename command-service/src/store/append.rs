@@ -2,7 +2,10 @@
 
 use domain::Position;
 use sqlx::PgConnection;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
+use super::flight::Reason;
+use super::session::CallError;
 use super::writer::{Commit, Judged};
 
 /// Hands commits to Postgres, which judges each on its own.
@@ -86,18 +89,68 @@ fn bind<'q>(commits: &[&'q Commit]) -> Call<'q> {
     .bind(events().map(|(_, commit, ..)| commit.metadata.as_str()).collect::<Vec<_>>())
 }
 
-/// Whether the call ended in SQL in a way that sending it again would not change. Then nothing of it was
-/// recorded.
+/// Returns what an error tells about the call.
 ///
-/// Bad data and broken constraints always end so. Of what else can go wrong, all but lost connections,
-/// exhausted resources, shut-downs, time-outs, read-only standbys and deadlocks does; but only if this was the
-/// `first` attempt. What became of an earlier one, such an error does not tell.
-pub(super) fn is_final(error: &sqlx::Error, first: bool) -> bool {
-    const ALWAYS: [&str; 2] = ["22", "23"];
-    const PASSING: [&str; 5] = ["08", "25", "40", "53", "57"];
-    let Some(code) = error.as_database_error().and_then(|error| error.code()) else {
-        return false;
+/// Postgres sends an error of severity `ERROR` only before it commits. After a `FATAL` one the
+/// session ends, and the call may have been committed.
+pub(super) fn classify(error: sqlx::Error) -> CallError {
+    let answered = match &error {
+        sqlx::Error::Database(answered) => answered.try_downcast_ref::<PgDatabaseError>(),
+        // Nothing was sent.
+        sqlx::Error::Encode(_) => return CallError::RolledBack(Reason::BadData, error),
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) => return CallError::Broken(error),
+        _ => return CallError::NotUnderstood(error),
     };
-    let of = |classes: &[&str]| classes.iter().any(|class| code.starts_with(class));
-    of(&ALWAYS) || (first && !of(&PASSING))
+    let reason = answered.and_then(|answered| {
+        let is_error = answered.severity() == PgSeverity::Error;
+        is_error.then(|| reason(answered.code()))
+    });
+    match reason {
+        Some(reason) => CallError::RolledBack(reason, error),
+        None => CallError::Broken(error),
+    }
+}
+
+fn reason(code: &str) -> Reason {
+    const CANCELLED: &str = "57014";
+    const BAD_DATA: [&str; 2] = ["22", "23"];
+    // Lost connections, read-only servers, deadlocks, exhausted resources, locks that were not
+    // granted in time, and shutdowns.
+    const PASSING: [&str; 6] = ["08", "25", "40", "53", "55", "57"];
+    let is_of = |classes: &[&str]| classes.iter().any(|class| code.starts_with(class));
+    match code {
+        CANCELLED => Reason::Cancelled,
+        _ if is_of(&BAD_DATA) => Reason::BadData,
+        _ if is_of(&PASSING) => Reason::Passing,
+        _ => Reason::Refused,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_tells_whether_the_next_call_may_succeed() {
+        for (code, expected) in [
+            ("22P05", Reason::BadData),
+            ("23505", Reason::BadData),
+            ("57014", Reason::Cancelled),
+            ("55P03", Reason::Passing),
+            ("40P01", Reason::Passing),
+            ("25006", Reason::Passing),
+            ("53100", Reason::Passing),
+            ("42883", Reason::Refused),
+        ] {
+            assert_eq!(reason(code), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn only_a_broken_connection_may_be_mended_without_an_answer() {
+        let broken = classify(sqlx::Error::Io(std::io::ErrorKind::UnexpectedEof.into()));
+        assert!(matches!(broken, CallError::Broken(_)), "{broken:?}");
+        let strange = classify(sqlx::Error::Protocol("nonsense".to_owned()));
+        assert!(matches!(strange, CallError::NotUnderstood(_)), "{strange:?}");
+    }
 }

@@ -3,14 +3,17 @@
 //! The one place that knows postgres-es and `append_events`.
 
 mod append;
+mod flight;
 mod recent;
 mod room;
+mod session;
+mod ticket;
 mod writer;
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use cqrs_es::persist::{PersistedEventRepository, SerializedEvent};
@@ -28,6 +31,9 @@ pub use writer::{AppendError, Commit, Judged, Kept, NewEvent, Writer, WriterTask
 
 /// No stream takes longer to load; one that would is given up, and its caller told so.
 const LOAD_LIMIT: Duration = Duration::from_secs(5);
+
+/// Timeout for a commit that comes through the framework.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The streams of one kind of aggregate.
 #[derive(Clone)]
@@ -93,6 +99,7 @@ where
     /// Without events it asks whether `version` is still the present one.
     pub async fn append(
         &self,
+        deadline: Instant,
         id: &str,
         version: u64,
         events: &[A::Event],
@@ -122,7 +129,7 @@ where
             kept,
             metadata: serde_json::to_string(metadata).map_err(unwritable)?,
         };
-        self.writer.append(commit).await
+        self.writer.append_by(deadline, commit).await
     }
 
     async fn read(&self, id: &str) -> Result<Vec<EventEnvelope<A>>, LoadError> {
@@ -175,7 +182,8 @@ where
         context: Loaded<A>,
         metadata: HashMap<String, String>,
     ) -> Result<Vec<EventEnvelope<A>>, AggregateError<A::Error>> {
-        match self.append(&context.id, context.version, &events, &metadata, None).await {
+        let deadline = Instant::now() + COMMIT_TIMEOUT;
+        match self.append(deadline, &context.id, context.version, &events, &metadata, None).await {
             Ok(Judged::Recorded { .. }) => {
                 let envelope = |(sequence, payload)| EventEnvelope {
                     aggregate_id: context.id.clone(),

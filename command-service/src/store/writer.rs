@@ -11,18 +11,19 @@ use std::time::{Duration, Instant};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use domain::{AuthorId, Position, Slug};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection, PgConnection};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::append;
+use super::flight::{CallEnd, Flight, Reason, State};
 use super::room::{QueueLimits, Room, Taken};
+use super::session::{CallError, Session};
+use super::ticket::Ticket;
 
 /// How many commits one call takes at most.
 pub(super) const MAX_COMMITS: usize = 256;
 /// How many bytes one call takes at most, unless a single commit is larger.
 pub(super) const MAX_BYTES: usize = 1024 * 1024;
-/// After this long a call counts as lost, and the batch is sent again.
-const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// Maximum delay between two attempts to send a batch.
+const MAX_DELAY: Duration = Duration::from_secs(1);
 
 /// The events of one decision about one aggregate.
 #[derive(Debug)]
@@ -87,7 +88,7 @@ pub enum Judged {
     SlugTaken,
 }
 
-/// Why a commit was not judged.
+/// Reason for which a commit has no judgement. Unless its outcome is unknown, it is certainly not recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     /// Nothing was sent, and there was no time to be lost.
@@ -95,23 +96,36 @@ pub enum AppendError {
     Overloaded,
     #[error("the writer has stopped")]
     Stopped,
-    #[error("Postgres refused the commit")]
-    Rejected(#[source] sqlx::Error),
+    #[error("the commit could not be sent before its deadline")]
+    TooLate,
+    /// Sent, but not answered before the deadline. It may be recorded, or may still be.
+    #[error("the commit was sent to Postgres, and its outcome is unknown")]
+    OutcomeUnknown,
+    #[error("Postgres refused the commit: {0}")]
+    Rejected(sqlx::Error),
+    /// Postgres cancelled the call with this commit alone, each time it was sent.
+    #[error("Postgres cancelled the commit: {0}")]
+    Cancelled(sqlx::Error),
 }
 
 type Answer = Result<Judged, AppendError>;
 
-/// Why a call has no answer.
-enum CallError {
-    /// Nothing was sent.
-    Connect(sqlx::Error),
-    Sql(sqlx::Error),
+/// End of a batch, or of its way as a whole.
+enum Landing {
+    Judged(Vec<Judged>),
+    /// Goes on as two halves.
+    Halved,
+    /// A single commit failed, and is not recorded.
+    Failed(AppendError),
+    /// No requester waits for it any more.
+    Withdrawn,
 }
 
 struct Waiting {
     commit: Commit,
     bytes: usize,
     since: Instant,
+    ticket: Ticket,
     answer: oneshot::Sender<Answer>,
     /// Given back once it is answered.
     _room: Taken,
@@ -127,10 +141,7 @@ pub struct Writer {
 /// The task behind the queue.
 #[derive(Debug)]
 pub struct WriterTask {
-    address: PgConnectOptions,
-    /// One of its own and not of a pool: after a call that was not answered it is thrown away, whatever
-    /// state it is in.
-    connection: Option<PgConnection>,
+    session: Session,
     queue: mpsc::UnboundedReceiver<Waiting>,
     room: Arc<Room>,
     recorded: Arc<Notify>,
@@ -159,24 +170,64 @@ pub fn writer(
         call: metrics::histogram!("append_call_seconds"),
     };
     let writer = Writer { queue: sender, room: Arc::clone(&room) };
-    (writer, WriterTask { address, connection: None, queue, room, recorded, numbers })
+    (writer, WriterTask { session: Session::new(address), queue, room, recorded, numbers })
 }
 
 impl Writer {
-    /// Queues a commit and waits until it is judged. One that nobody waits for any more is dropped, unless it
-    /// has been sent to Postgres already: then it is judged all the same.
+    /// Queues a commit and waits until it is judged, however long that takes.
+    ///
+    /// A commit whose caller stops waiting is not sent. If it was sent already, it may be recorded.
     pub async fn append(&self, commit: Commit) -> Answer {
+        let (ticket, judged) = self.queue(commit)?;
+        judged.await.unwrap_or_else(|_closed| Err(ticket.give_up(AppendError::Stopped)))
+    }
+
+    /// Queues a commit and waits until it is judged, or until the deadline. A commit that was not sent
+    /// by then never is.
+    pub async fn append_by(&self, deadline: Instant, commit: Commit) -> Answer {
+        let (ticket, judged) = self.queue(commit)?;
+        match tokio::time::timeout_at(deadline.into(), judged).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_closed)) => Err(ticket.give_up(AppendError::Stopped)),
+            Err(_elapsed) => Err(ticket.give_up(AppendError::TooLate)),
+        }
+    }
+
+    fn queue(&self, commit: Commit) -> Result<(Ticket, oneshot::Receiver<Answer>), AppendError> {
         let bytes = commit.bytes();
         let room = self.room.take(bytes)?;
         let (answer, judged) = oneshot::channel();
-        let waiting = Waiting { commit, bytes, since: Instant::now(), answer, _room: room };
+        let ticket = Ticket::default();
+        let waiting = Waiting {
+            commit,
+            bytes,
+            since: Instant::now(),
+            ticket: ticket.clone(),
+            answer,
+            _room: room,
+        };
         self.queue.send(waiting).map_err(|_| AppendError::Stopped)?;
-        judged.await.unwrap_or(Err(AppendError::Stopped))
+        Ok((ticket, judged))
+    }
+}
+
+impl Ticket {
+    /// Withdraws the commit for this reason, unless it was sent.
+    fn give_up(&self, reason: AppendError) -> AppendError {
+        if self.withdraw() { reason } else { AppendError::OutcomeUnknown }
+    }
+}
+
+impl Waiting {
+    fn is_waited_for(&self) -> bool {
+        !self.answer.is_closed()
     }
 }
 
 impl WriterTask {
     /// Records commits until every [`Writer`] is gone and the last commit is answered.
+    ///
+    /// Fails if an answer of Postgres cannot be understood: it is not known then what it recorded.
     pub async fn run(mut self) -> anyhow::Result<()> {
         let mut waiting = VecDeque::new();
         loop {
@@ -189,90 +240,115 @@ impl WriterTask {
             while let Ok(commit) = self.queue.try_recv() {
                 waiting.push_back(commit);
             }
-            // Whoever has given up waiting was told that it failed, and may have sent it again.
-            waiting.retain(|waiting| !waiting.answer.is_closed());
+            // A requester that has given up knows that its commit was not sent.
+            waiting.retain(Waiting::is_waited_for);
             let batch = take_batch(&mut waiting);
             if !batch.is_empty() {
                 for waiting in &batch {
                     self.numbers.wait.record(waiting.since.elapsed());
                 }
-                let taken = self.record(batch).await;
+                let taken = self.record(batch, Flight::new()).await?;
                 refuse_taken(&mut waiting, &taken);
             }
         }
     }
 
-    /// Records a batch, and answers for each of its commits.
+    /// Records a batch, and answers for each of its commits. A batch that fails as a whole is halved,
+    /// so that a bad commit fails alone and a call that takes too long becomes shorter.
     ///
-    /// As long as it is not known what became of a call, the same commits are sent again with the same event
-    /// ids: looking whether they are there would not be enough, for the lost call may still be waiting for
-    /// the lock. If the call fails in SQL nothing was recorded, and the commits go again one by one, so that
-    /// the bad one fails alone.
-    ///
-    /// Returns the slugs that have an owner for good now.
-    async fn record(&mut self, mut batch: Vec<Waiting>) -> HashSet<Slug> {
+    /// Returns the slugs that have an owner permanently now.
+    async fn record(
+        &mut self,
+        mut batch: Vec<Waiting>,
+        mut flight: Flight,
+    ) -> anyhow::Result<HashSet<Slug>> {
         self.room.call_begins();
-        let judged = self.judge(&batch).await;
+        let landing = self.land(&mut batch, &mut flight).await;
         self.numbers.call.record(self.room.call_ends());
-        match judged {
-            Ok(judgements) => self.answer(batch, judgements),
-            Err(error) if batch.len() == 1 => {
-                tracing::error!(error = %error, "Postgres refused a commit: {error}");
-                if let Some(waiting) = batch.pop() {
-                    // Nobody waits for it any more if sending fails.
-                    let _ = waiting.answer.send(Err(AppendError::Rejected(error)));
-                }
-                HashSet::new()
-            }
-            Err(error) => {
-                tracing::warn!(error = %error, "A batch failed in SQL, its commits go one by one: {error}");
+        match landing? {
+            Landing::Judged(judgements) => Ok(self.answer(batch, judgements)),
+            Landing::Halved => {
+                let second = batch.split_off(batch.len().div_ceil(2));
                 let mut taken = HashSet::new();
-                for waiting in batch {
-                    taken.extend(Box::pin(self.record(vec![waiting])).await);
+                for half in [batch, second] {
+                    taken.extend(Box::pin(self.record(half, flight.half())).await?);
                 }
-                taken
+                Ok(taken)
             }
+            Landing::Failed(error) => {
+                tracing::error!(%error, "a commit failed");
+                if let Some(waiting) = batch.pop() {
+                    // The requester is gone if this fails.
+                    let _ = waiting.answer.send(Err(error));
+                }
+                Ok(HashSet::new())
+            }
+            Landing::Withdrawn => Ok(HashSet::new()),
         }
     }
 
-    /// The judgements of Postgres, in the order of the batch, or the SQL error that the call ended with.
-    async fn judge(&mut self, batch: &[Waiting]) -> Result<Vec<Judged>, sqlx::Error> {
-        let commits: Vec<&Commit> = batch.iter().map(|waiting| &waiting.commit).collect();
+    /// Sends a batch until its [`Flight`] comes to an end.
+    ///
+    /// While the outcome of a call is unknown, the same commits are sent again with the same event ids.
+    /// Only `append_events` can recognise them: a look at the event store is not enough, for the lost
+    /// call may still be running. Commits that no requester waits for any more are left out.
+    async fn land(
+        &mut self,
+        batch: &mut Vec<Waiting>,
+        flight: &mut Flight,
+    ) -> anyhow::Result<Landing> {
         let mut delays = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(20))
-            .with_max_delay(Duration::from_secs(1))
+            .with_max_delay(MAX_DELAY)
             .with_jitter()
             .without_max_times()
             .build();
-        let mut sent_before = false;
         loop {
-            let why = match tokio::time::timeout(CALL_LIMIT, self.call(&commits)).await {
-                Ok(Ok(judgements)) => {
-                    self.numbers.batch_size.record(commits.len() as f64);
-                    return Ok(judgements);
+            batch.retain(Waiting::is_waited_for);
+            if batch.is_empty() {
+                return Ok(Landing::Withdrawn);
+            }
+            let link = match self.session.link().await {
+                Ok(link) => link,
+                Err(error) => {
+                    tracing::warn!(%error, commits = batch.len(), "no append call can be sent");
+                    tokio::time::sleep(delays.next().unwrap_or(MAX_DELAY)).await;
+                    continue;
                 }
-                Ok(Err(CallError::Sql(error))) if append::is_final(&error, !sent_before) => {
-                    return Err(error);
-                }
-                Ok(Err(CallError::Sql(error) | CallError::Connect(error))) => error.to_string(),
-                Err(_) => "no answer in time".to_owned(),
             };
-            sent_before = true;
-            metrics::counter!("append_resent_total").increment(1);
-            tracing::warn!(why, "What became of a batch is not known, it is sent again: {why}");
-            tokio::time::sleep(delays.next().unwrap_or(Duration::from_secs(1))).await;
+            batch.retain(|waiting| waiting.ticket.send());
+            if batch.is_empty() {
+                self.session.put_back(link);
+                return Ok(Landing::Withdrawn);
+            }
+            if flight.is_unknown() {
+                metrics::counter!("append_resent_total").increment(1);
+            }
+            flight.sends(batch.len());
+            let commits: Vec<&Commit> = batch.iter().map(|waiting| &waiting.commit).collect();
+            let error = match self.session.call(link, &commits).await {
+                Ok(judgements) => {
+                    flight.ends(CallEnd::Judged);
+                    self.numbers.batch_size.record(commits.len() as f64);
+                    return Ok(Landing::Judged(judgements));
+                }
+                Err(error) => error,
+            };
+            let Some(end) = error.end() else {
+                return Err(anyhow::Error::new(error).context("while recording a batch"));
+            };
+            let state = flight.ends(end);
+            tracing::warn!(%error, ?state, commits = batch.len(), "append call failed");
+            if !flight.is_unknown() {
+                batch.iter().for_each(|waiting| waiting.ticket.take_back());
+            }
+            match state {
+                State::Halved => return Ok(Landing::Halved),
+                State::Failed => return Ok(Landing::Failed(failure(error))),
+                State::NotSent | State::OutcomeUnknown | State::InFlight | State::Judged => {}
+            }
+            tokio::time::sleep(delays.next().unwrap_or(MAX_DELAY)).await;
         }
-    }
-
-    async fn call(&mut self, commits: &[&Commit]) -> Result<Vec<Judged>, CallError> {
-        // Taken out, so that it is gone if the call fails or is given up.
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => PgConnection::connect_with(&self.address).await.map_err(CallError::Connect)?,
-        };
-        let judgements = append::call(&mut connection, commits).await.map_err(CallError::Sql)?;
-        self.connection = Some(connection);
-        Ok(judgements)
     }
 
     fn answer(&self, batch: Vec<Waiting>, judgements: Vec<Judged>) -> HashSet<Slug> {
@@ -291,6 +367,17 @@ impl WriterTask {
             self.recorded.notify_one();
         }
         taken
+    }
+}
+
+/// Error of a commit that failed alone.
+fn failure(error: CallError) -> AppendError {
+    match error {
+        CallError::RolledBack(Reason::Cancelled, error) => AppendError::Cancelled(error),
+        CallError::RolledBack(_, error)
+        | CallError::Broken(error)
+        | CallError::NotUnderstood(error) => AppendError::Rejected(error),
+        CallError::TimedOut => AppendError::OutcomeUnknown,
     }
 }
 
@@ -415,6 +502,7 @@ mod tests {
         let limits = QueueLimits { kib: 4096, wait: Duration::MAX };
         let room = Room::new(limits).take(1).unwrap();
         let (bytes, answer) = (commit.bytes(), oneshot::channel().0);
-        Waiting { commit, bytes, since: Instant::now(), answer, _room: room }
+        let ticket = Ticket::default();
+        Waiting { commit, bytes, since: Instant::now(), ticket, answer, _room: room }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use command_service::store::{
-    AppendError, Commit, Judged, NewEvent, QueueLimits, Store, Writer, writer,
+    AppendError, Commit, Judged, Kept, NewEvent, QueueLimits, Store, Writer, writer,
 };
 use cqrs_es::{AggregateError, CqrsFramework};
 use domain::post::{Author, Post, PostCommand, PostContent, PostError, Summary};
@@ -246,23 +246,37 @@ async fn the_store_serves_the_framework_that_the_aggregates_are_written_for() {
 }
 
 #[tokio::test]
-async fn the_time_of_events_never_goes_back() {
+async fn a_clock_that_goes_back_a_little_does_not_take_the_time_of_events_with_it() {
     let database = new_database().await;
     let writer = start_writer(&database).await;
     writer.append(commit("a", 0, 1)).await.unwrap();
-    // As if the clock had been ahead until now.
-    let mut connection = database.connect().await;
-    sqlx::query("UPDATE events SET recorded_at = recorded_at + interval '1 hour'")
-        .execute(&mut connection)
-        .await
-        .unwrap();
+    let ahead = move_last_event(&database, "1 hour").await;
+    // A minute is the limit, and the machine may stand still for a while.
+    move_last_event(&database, "-59 minutes -5 seconds").await;
+    let mut keyed = commit("b", 0, 1);
+    keyed.kept = Some(kept("k-1"));
+    writer.append(keyed).await.unwrap();
+    let (event, key): (f64, f64) = sqlx::query_as(
+        "SELECT extract(epoch FROM (SELECT recorded_at FROM events WHERE position = 2))::float8,
+                extract(epoch FROM (SELECT recorded_at FROM idempotency_keys))::float8",
+    )
+    .fetch_one(&mut database.connect().await)
+    .await
+    .unwrap();
+    let followed = ahead - 59.0 * 60.0 - 5.0;
+    assert!(event >= followed - 0.001, "the event is {} s early", followed - event);
+    assert!(key < event, "the key has the time of the event");
+}
+
+#[tokio::test]
+async fn a_clock_that_was_far_ahead_does_not_stop_the_time_of_later_events() {
+    let database = new_database().await;
+    let writer = start_writer(&database).await;
+    writer.append(commit("a", 0, 1)).await.unwrap();
+    let ahead = move_last_event(&database, "1 hour").await;
     writer.append(commit("b", 0, 1)).await.unwrap();
-    let ordered: bool =
-        sqlx::query_scalar("SELECT max(recorded_at) = min(recorded_at) FROM events")
-            .fetch_one(&mut connection)
-            .await
-            .unwrap();
-    assert!(ordered);
+    let next = move_last_event(&database, "0").await;
+    assert!(next < ahead - 1800.0, "the event is {} s ahead", next - ahead + 3600.0);
 }
 
 #[tokio::test]
@@ -297,8 +311,21 @@ async fn commits_that_find_no_room_are_told_at_once() {
     }
 }
 
+/// Moves the time of the last event, and returns it in seconds.
+async fn move_last_event(database: &TestDatabase, by: &str) -> f64 {
+    sqlx::query_scalar(
+        "UPDATE events SET recorded_at = recorded_at + $1::interval
+         WHERE position = (SELECT max(position) FROM events)
+         RETURNING extract(epoch FROM recorded_at)::float8",
+    )
+    .bind(by)
+    .fetch_one(&mut database.connect().await)
+    .await
+    .unwrap()
+}
+
 /// Hands in these commits so that they go to Postgres in one call: behind one that waits for the lock.
-async fn in_one_batch<const N: usize>(
+pub(crate) async fn in_one_batch<const N: usize>(
     database: &TestDatabase,
     writer: &Writer,
     commits: [Commit; N],
@@ -378,6 +405,11 @@ pub(crate) fn commit(stream: &str, version: u64, events: usize) -> Commit {
 /// Two events whose ids are numbers.
 fn numbered_from(stream: &str, first: u128) -> Commit {
     with_ids(stream, 0, [first, first + 1].map(Uuid::from_u128))
+}
+
+pub(crate) fn kept(key: &str) -> Kept {
+    let author = "anne".parse().unwrap();
+    Kept { author, key: key.to_owned(), request_hash: [7; 32], answer: "{}".to_owned() }
 }
 
 pub(crate) fn claiming(stream: &str, version: u64, slug: &str) -> Commit {

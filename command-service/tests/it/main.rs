@@ -13,6 +13,7 @@ mod overload;
 mod races;
 mod relay;
 mod repeating;
+mod standby;
 mod unknown_outcomes;
 mod upcasting;
 mod witness;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use command_service::store::{
     Commit, Judged, LoadError, NewEvent, QueueLimits, Store, Writer, writer,
@@ -86,7 +86,9 @@ async fn an_aggregate_is_loaded_from_events_of_all_versions_and_goes_on_from_the
     assert_eq!((loaded.aggregate.eggs, loaded.version), (27, 2));
 
     let laid = [TallyEvent::Laid { eggs: 1 }];
-    let judged = store.append("hens", loaded.version, &laid, &HashMap::new(), None).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let judged =
+        store.append(deadline, "hens", loaded.version, &laid, &HashMap::new(), None).await.unwrap();
     assert!(matches!(judged, Judged::Recorded { version: 3, .. }), "{judged:?}");
     assert_eq!(store.load("hens").await.unwrap().aggregate.eggs, 28);
 }

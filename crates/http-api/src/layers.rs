@@ -93,8 +93,14 @@ pub async fn surround_answer(
 
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
+/// Time at which a request is ended, in its extensions. A handler whose outcome must not be lost
+/// answers earlier.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestDeadline(pub Instant);
+
 /// Ends a request that takes too long, be it that we are slow or that its body never arrives.
-async fn limit_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+async fn limit_time(State(limit): State<Duration>, mut request: Request, next: Next) -> Response {
+    request.extensions_mut().insert(RequestDeadline(Instant::now() + limit));
     let answer = tokio::time::timeout(limit, next.run(request)).await;
     answer.unwrap_or_else(|_elapsed| took_too_long())
 }

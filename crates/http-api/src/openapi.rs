@@ -204,12 +204,17 @@ fn refusal(problems: &[Problem]) -> Response {
 
 /// The headers that a problem brings along.
 fn headers_of(problems: &[Problem]) -> Vec<(&'static str, Header)> {
-    let seconds = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0));
-    let retry_after = response_header("In how many seconds to try again", seconds);
+    let seconds = |description| {
+        let seconds = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0));
+        response_header(description, seconds)
+    };
+    let retry_after = seconds("In how many seconds to try again");
+    let only_with_key = seconds("In how many seconds to try again; only with an Idempotency-Key");
     let scheme = response_header("How to say who is asking", text().enum_values(Some(["Bearer"])));
     match problems.first().map(|problem| problem.status().as_u16()) {
         Some(401) => vec![("WWW-Authenticate", scheme)],
         Some(503) => vec![("Retry-After", retry_after)],
+        Some(504) => vec![("Retry-After", only_with_key)],
         _ => vec![],
     }
 }

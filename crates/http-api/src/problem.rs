@@ -141,6 +141,15 @@ impl Problem {
         Self { retry_after_seconds: Some(retry_after_seconds), ..problem }
     }
 
+    /// The command may have been carried out, or may still be. Only with an idempotency key is it safe
+    /// to try again, after so many seconds.
+    pub fn outcome_unknown(retry_after_seconds: Option<u32>) -> Self {
+        let detail = "it is not known whether the command was recorded: repeat it with the same \
+            Idempotency-Key, or without one read the post first";
+        let problem = Self::new(StatusCode::GATEWAY_TIMEOUT, "outcome_unknown", detail);
+        Self { retry_after_seconds, ..problem }
+    }
+
     pub fn status(&self) -> StatusCode {
         self.status
     }
@@ -209,6 +218,13 @@ mod tests {
     fn a_problem_says_what_to_do_next_in_its_headers() {
         let response = Problem::unavailable("busy", 2).into_response();
         assert_eq!(response.headers()["retry-after"], "2");
+        let response = Problem::outcome_unknown(Some(3)).into_response();
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["retry-after"]),
+            (504, &3.into())
+        );
+        let response = Problem::outcome_unknown(None).into_response();
+        assert_eq!(response.headers().get("retry-after"), None);
         let response = Problem::unauthenticated("who are you").into_response();
         assert_eq!(response.headers()["www-authenticate"], "Bearer");
     }

@@ -82,6 +82,7 @@ impl Blog {
             "SELECT outcome, position
              FROM append_events(
                  ARRAY['post'], ARRAY[$1], ARRAY[$2], ARRAY[$3], ARRAY[1], ARRAY[$4],
+                 NULL, NULL, NULL, NULL,
                  ARRAY[1], ARRAY['post'], ARRAY[$1], ARRAY[$2 + 1], ARRAY[$5], ARRAY[$4],
                  ARRAY[$6], ARRAY['1'], ARRAY[$7], ARRAY['{}']
              )",
