@@ -47,6 +47,8 @@ pub enum Way {
 struct Meter {
     carried: AtomicUsize,
     breaks_at: AtomicUsize,
+    /// Zero is as fast as it goes.
+    bytes_per_second: AtomicUsize,
 }
 
 /// What all connections share with whoever gives the orders.
@@ -128,6 +130,11 @@ impl Proxy {
         meter.breaks_at.store(self.carried(way).saturating_add(bytes), Ordering::SeqCst);
     }
 
+    /// Carries so many bytes a second that way at most, on each connection.
+    pub fn slow_down(&self, way: Way, bytes_per_second: usize) {
+        self.shared.meter(way).bytes_per_second.store(bytes_per_second, Ordering::SeqCst);
+    }
+
     /// From now on keeps what clients send, until [`Proxy::lose_clients`].
     pub fn keep_back(&self) {
         self.order(Wire::KeepingBack);
@@ -168,7 +175,11 @@ impl fmt::Debug for Proxy {
 
 impl Default for Meter {
     fn default() -> Self {
-        Self { carried: AtomicUsize::new(0), breaks_at: AtomicUsize::new(usize::MAX) }
+        Self {
+            carried: AtomicUsize::new(0),
+            breaks_at: AtomicUsize::new(usize::MAX),
+            bytes_per_second: AtomicUsize::new(0),
+        }
     }
 }
 
@@ -184,6 +195,14 @@ impl Meter {
         let admitted = breaks_at.saturating_sub(before);
         self.carried.fetch_sub(count - admitted, Ordering::SeqCst);
         (admitted, true)
+    }
+
+    /// Returns how long so many bytes take.
+    fn duration_of(&self, count: usize) -> Duration {
+        match self.bytes_per_second.load(Ordering::SeqCst) {
+            0 => Duration::ZERO,
+            rate => Duration::from_secs_f64(count as f64 / rate as f64),
+        }
     }
 }
 
@@ -349,6 +368,7 @@ async fn pump(
         if breaks {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
+        tokio::time::sleep(meter.duration_of(count)).await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! Wires break and mend when a test says so.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use testkit::{Proxy, Way, create_topic, eventually, shared, topic_partitions, unique_name};
 use tokio::{
@@ -44,6 +44,19 @@ async fn a_cut_wire_breaks_connections_and_refuses_new_ones_until_it_is_restored
     proxy.restore();
     let mut client = TcpStream::connect(proxy.address()).await.unwrap();
     assert!(says_back(&mut client).await);
+}
+
+#[tokio::test]
+async fn a_slow_wire_takes_its_time_and_loses_nothing() {
+    let proxy = Proxy::start(&echo().await);
+    proxy.slow_down(Way::Down, 100);
+    let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+    let begun = Instant::now();
+    for _ in 0..5 {
+        assert!(says_back(&mut client).await);
+    }
+    // The fifth answer waits until four times five bytes have had their time.
+    assert!(begun.elapsed() >= Duration::from_millis(200), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
