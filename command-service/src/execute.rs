@@ -13,7 +13,9 @@ use domain::{Position, PostId, Slug};
 use serde::{Deserialize, Serialize};
 
 use crate::preconditions::{IdempotencyKey, IfMatch};
-use crate::store::{AppendError, Judged, Kept, LoadError, Recent, Store, Versioned, claimed_slug};
+use crate::store::{
+    AppendError, Decided, Judged, LoadError, Lock, Locks, Recent, Store, Versioned, claimed_slug,
+};
 
 /// How often a command that lost against another is decided anew.
 const RETRIES: usize = 5;
@@ -23,6 +25,7 @@ const RETRIES: usize = 5;
 pub struct Posts {
     store: Store<Post>,
     recent: Arc<Recent>,
+    locks: Locks,
 }
 
 /// Whether a command may find a history.
@@ -31,6 +34,22 @@ pub enum Stream {
     /// Its id was made for this command, so there is nothing to load.
     New,
     Existing,
+}
+
+/// A commit is on its way to Postgres, or its outcome is unknown: what is cached of its post may be behind.
+/// Dropped like that, with the command given up, it removes the post from the cache.
+struct Unsettled<'a> {
+    recent: &'a Recent,
+    post_id: PostId,
+    settled: bool,
+}
+
+impl Drop for Unsettled<'_> {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.recent.forget(self.post_id);
+        }
+    }
 }
 
 /// What is asked of one post, and under which conditions.
@@ -154,19 +173,25 @@ pub(crate) fn outcome_name(answered: &Result<Answered, ExecuteError>) -> &'stati
 
 impl Posts {
     pub fn new(store: Store<Post>, recent: Recent) -> Self {
-        Self { store, recent: Arc::new(recent) }
+        Self { store, recent: Arc::new(recent), locks: Locks::default() }
     }
 
     /// Decides and records, as one commit, what is asked of one post.
     ///
     /// A slug that was made from a title and is taken is made once more, with digits of the id behind it.
+    ///
+    /// The commands of one post take turns. No other command knows a new post, so that one takes no lock.
     pub async fn execute<F>(&self, order: Order<F>) -> Result<Answered, ExecuteError>
     where
         F: Fn(SlugChoice) -> Vec<PostCommand> + Send + Sync,
     {
+        let lock = match order.stream {
+            Stream::New => None,
+            Stream::Existing => Some(self.turn(order.post_id, order.deadline).await?),
+        };
         let mut attempts = Attempts::new(order.post_id);
         loop {
-            let ground = self.ground(&order, &attempts.id).await?;
+            let ground = self.ground(&order, &attempts.id, lock.as_ref()).await?;
             let version = ground.versioned.version;
             let decision = decide(&order, &ground, &attempts).await?;
             let refused = matches!(decision.outcome, Outcome::Refused(_));
@@ -183,7 +208,17 @@ impl Posts {
             // A refusal, and what has nothing to record, is confirmed at its version: memory may be behind.
             let kept = order.key.as_ref().map(|key| key.keep(&decision.outcome)).transpose();
             let kept = kept.map_err(|error| ExecuteError::Internal(error.into()))?;
-            let judged = self.append(&order, &attempts.id, version, &decision.events, kept).await?;
+            let decided = Decided {
+                deadline: order.deadline,
+                id: &attempts.id,
+                version,
+                events: &decision.events,
+                aggregate: &decision.post,
+                metadata: &order.metadata,
+                kept,
+                lock: lock.clone(),
+            };
+            let judged = self.record(order.post_id, decided).await?;
             if decision.events.is_empty() {
                 count_confirmation(&judged);
             }
@@ -218,7 +253,20 @@ impl Posts {
         }
     }
 
-    async fn ground<F>(&self, order: &Order<F>, id: &str) -> Result<Ground, ExecuteError> {
+    /// Waits until no other command of this process works on the post.
+    async fn turn(&self, post_id: PostId, deadline: Instant) -> Result<Lock, ExecuteError> {
+        let began = Instant::now();
+        let lock = tokio::time::timeout_at(deadline.into(), self.locks.lock(post_id)).await;
+        metrics::histogram!("command_turn_seconds").record(began.elapsed());
+        lock.context("waiting for other commands on the post").map_err(ExecuteError::Unavailable)
+    }
+
+    async fn ground<F>(
+        &self,
+        order: &Order<F>,
+        id: &str,
+        lock: Option<&Lock>,
+    ) -> Result<Ground, ExecuteError> {
         if order.stream == Stream::New {
             return Ok(Ground { versioned: Versioned::default(), from_memory: false });
         }
@@ -228,34 +276,63 @@ impl Posts {
         if let Some(versioned) = recent {
             return Ok(Ground { versioned, from_memory: true });
         }
-        let loaded = self.store.load(id).await.map_err(|error| match error {
-            LoadError::Unavailable(error) => ExecuteError::Unavailable(error),
-            LoadError::Unreadable(error) => ExecuteError::Internal(error),
-        })?;
-        let versioned = Versioned { post: loaded.aggregate, version: loaded.version };
+        let versioned = self.load(order.post_id, id, lock.cloned()).await?;
         Ok(Ground { versioned, from_memory: false })
     }
 
-    async fn append<F>(
+    /// Loads a post into the cache, in a task of its own: it goes on if the command is given up, and holds the
+    /// lock until its end. So a long stream is read once, however often its client tries.
+    async fn load(
         &self,
-        order: &Order<F>,
+        post_id: PostId,
         id: &str,
-        version: u64,
-        events: &[PostEvent],
-        kept: Option<Kept>,
+        lock: Option<Lock>,
+    ) -> Result<Versioned, ExecuteError> {
+        let loading = self.store.begin_load(id).await?;
+        let recent = Arc::clone(&self.recent);
+        let loaded = tokio::spawn(async move {
+            let loaded = loading.fold().await?;
+            let versioned = Versioned { post: loaded.aggregate, version: loaded.version };
+            // An id that no post has is not worth the room.
+            if versioned.version > 0 {
+                recent.put(post_id, versioned.clone());
+            }
+            drop(lock);
+            Ok::<_, LoadError>(versioned)
+        });
+        let loaded = loaded.await.context("loading a post").map_err(ExecuteError::Internal)?;
+        Ok(loaded?)
+    }
+
+    async fn record(
+        &self,
+        post_id: PostId,
+        decided: Decided<'_, Post>,
     ) -> Result<Judged, ExecuteError> {
-        let append =
-            self.store.append(order.deadline, id, version, events, &order.metadata, kept).await;
-        append.map_err(|error| match error {
+        let has_key = decided.kept.is_some();
+        let settled = decided.events.is_empty();
+        let mut commit = Unsettled { recent: &self.recent, post_id, settled };
+        let judged = self.store.record(decided).await;
+        // Judged, or never sent.
+        commit.settled |=
+            matches!(judged, Ok(_) | Err(AppendError::Overloaded | AppendError::TooLate));
+        judged.map_err(|error| match error {
             AppendError::Overloaded => ExecuteError::Overloaded,
             AppendError::Stopped | AppendError::TooLate | AppendError::Cancelled(_) => {
                 ExecuteError::Unavailable(error.into())
             }
-            AppendError::OutcomeUnknown => {
-                ExecuteError::OutcomeUnknown { has_key: order.key.is_some() }
-            }
+            AppendError::OutcomeUnknown => ExecuteError::OutcomeUnknown { has_key },
             AppendError::Rejected(_) => ExecuteError::Internal(error.into()),
         })
+    }
+}
+
+impl From<LoadError> for ExecuteError {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Unavailable(error) => Self::Unavailable(error),
+            LoadError::Unreadable(error) => Self::Internal(error),
+        }
     }
 }
 

@@ -29,6 +29,7 @@ use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use domain::post::Post;
 use event_log::EventLog;
 use http_api::TokenVerifier;
 use read_model::{KeySpace, Views, WatchTask};
@@ -44,7 +45,7 @@ use in_hand::InHand;
 use postgres::Watch;
 use relay::{Relay, RelaySettings, Topic};
 use service::Service;
-use store::{Recent, Store, WriterTask};
+use store::{Recent, SnapshotTask, Store, WriterTask};
 
 /// How long we wait for a Postgres that is only starting.
 const START_PATIENCE: Duration = Duration::from_secs(30);
@@ -56,6 +57,7 @@ const REDIS_LIMIT: Duration = Duration::from_millis(500);
 pub struct App {
     http: Server,
     writer: WriterTask,
+    snapshots: SnapshotTask,
     relay: Relay,
     watermarks: WatchTask,
     watch: Watch,
@@ -86,7 +88,9 @@ impl App {
             config.queue_limits(),
             Arc::clone(&recorded),
         );
-        let streams = Store::new(loads.clone(), commits, partitions);
+        let (snapshot_queue, snapshots) = store::snapshots(loads.clone());
+        let streams = Store::new(loads.clone(), commits, partitions)
+            .with_snapshots(snapshot_queue, Post::SHAPE);
         let relay_log = EventLog::new(cursor.clone(), partitions);
         let settings = relay_settings(&config, store);
         let relay = Relay::new(relay_log, cursor, recorded, settings);
@@ -120,7 +124,18 @@ impl App {
         let postgres = readiness.check("postgres");
         let watch = Watch { pool: loads, views, incarnation, postgres };
         let drain = config.drain;
-        Ok(Self { http, writer, relay, watermarks, watch, expiry, ops, readiness, drain })
+        Ok(Self {
+            http,
+            writer,
+            snapshots,
+            relay,
+            watermarks,
+            watch,
+            expiry,
+            ops,
+            readiness,
+            drain,
+        })
     }
 
     /// Where commands are taken.
@@ -143,6 +158,7 @@ impl App {
         // how far we are. The writer needs no telling: it ends when nobody is left who could hand in a
         // commit.
         tasks.spawn_last("writer", |_| self.writer.run());
+        tasks.spawn_last("snapshots", |stop| self.snapshots.run(stop));
         tasks.spawn_last("watermarks", |stop| async move {
             stop.run_until_cancelled(self.watermarks.run()).await;
             Ok(())

@@ -15,6 +15,22 @@ pub const METRICS: &[Metric] = &[
         &["outcome"],
         "Decisions that record nothing, held against the log: confirmed, or stale and made anew",
     ),
+    histogram(
+        "command_turn_seconds",
+        "Seconds from the arrival of a command to its turn, behind other commands on the same post",
+    ),
+    counter(
+        "stream_loads_total",
+        &["start"],
+        "Number of posts loaded from Postgres, by where the load starts: snapshot or beginning",
+    ),
+    counter("stream_load_events_total", &[], "Number of events read to load posts"),
+    histogram("stream_load_seconds", "Seconds from the start of a load to its end"),
+    counter(
+        "snapshots_total",
+        &["outcome"],
+        "Number of snapshots of posts: written, failed, or dropped because too many wait",
+    ),
     counter("recent_reads_total", &["outcome"], "Posts looked for in memory: hit or miss"),
     counter(
         "requests_turned_away_total",

@@ -114,16 +114,17 @@ pub trait StoredEvent: DomainEvent {
 
     /// Reads an event.
     fn decode(event: Recorded<RawEvent>) -> Result<Recorded<Self>, Undecodable> {
-        event.try_map(|raw| {
-            let RawEvent { event_type, event_version, json, .. } = raw;
-            let unreadable = |event_type| |source| Undecodable::Payload { event_type, source };
-            // Nearly all are of the present version, and need no detour.
-            if Self::KNOWN.contains(&(&event_type, &event_version)) {
-                return serde_json::from_str(&json).map_err(unreadable(event_type));
-            }
-            let payload = serde_json::from_str(&json).map_err(unreadable(event_type.clone()))?;
-            Self::read(&event_type, &event_version, payload)
-        })
+        event.try_map(|raw| Self::parse(&raw.event_type, &raw.event_version, &raw.json))
+    }
+
+    /// Reads a payload from JSON text. An event of the present version goes straight to its type.
+    fn parse(event_type: &str, version: &str, json: &str) -> Result<Self, Undecodable> {
+        let unreadable =
+            |source| Undecodable::Payload { event_type: event_type.to_owned(), source };
+        if Self::KNOWN.contains(&(event_type, version)) {
+            return serde_json::from_str(json).map_err(unreadable);
+        }
+        Self::read(event_type, version, serde_json::from_str(json).map_err(unreadable)?)
     }
 
     /// Reads a payload, an older one as it would be written today. One of a type or version not known here

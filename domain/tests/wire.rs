@@ -2,10 +2,13 @@
 //!
 //! A sample stays as it is for ever. A new event, or a new version of one, adds a sample.
 
+use std::fmt::Write as _;
+
 use chrono::DateTime;
-use cqrs_es::DomainEvent;
-use domain::post::PostEvent;
+use cqrs_es::{Aggregate as _, DomainEvent};
+use domain::post::{Post, PostEvent};
 use domain::{Position, RawEvent, Recorded, StoredEvent};
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 const SAMPLES: [(&str, &str, &str); 9] = [
@@ -50,6 +53,23 @@ fn every_known_event_has_a_sample() {
             "{known:?}"
         );
     }
+}
+
+/// Snapshots of an aggregate carry its shape, so this must change with all that changes what they mean: the
+/// serialised form, the rules by which events are applied, the events known, the reading of older ones.
+#[test]
+fn what_changes_the_state_of_a_post_voids_its_snapshots() {
+    let mut text = format!("{:?}\n", PostEvent::KNOWN);
+    let mut post = Post::default();
+    for (event_type, event_version, json) in SAMPLES {
+        post.apply(PostEvent::decode(raw(event_type, event_version, json)).unwrap().payload);
+        let state = serde_json::to_string(&post).unwrap();
+        assert_eq!(serde_json::from_str::<Post>(&state).unwrap(), post);
+        writeln!(text, "{state}").unwrap();
+    }
+    let digest = Sha256::digest(text);
+    let shape: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(Post::SHAPE, shape, "the state of a post has changed: set Post::SHAPE to {shape}");
 }
 
 #[test]

@@ -1,12 +1,15 @@
-//! Our [`cqrs_es::EventStore`]: it loads streams through postgres-es and commits through the [`Writer`].
+//! Our [`cqrs_es::EventStore`]: it [loads](Loading) aggregates row by row and commits through the [`Writer`].
 //!
 //! The one place that knows postgres-es and `append_events`.
 
 mod append;
 mod flight;
+mod loading;
+mod locks;
 mod recent;
 mod room;
 mod session;
+mod snapshots;
 mod ticket;
 mod writer;
 
@@ -25,12 +28,17 @@ use postgres_es::PostgresEventRepository;
 use sqlx::PgPool;
 use uuid::Uuid;
 
+pub use loading::Loading;
+pub use locks::{Lock, Locks};
 pub use recent::{Recent, Versioned};
 pub use room::QueueLimits;
+pub use snapshots::{SnapshotQueue, SnapshotTask, snapshots};
 pub use writer::{AppendError, Commit, Judged, Kept, NewEvent, Writer, WriterTask, writer};
 
-/// No stream takes longer to load; one that would is given up, and its caller told so.
-const LOAD_LIMIT: Duration = Duration::from_secs(5);
+use snapshots::{Snapshots, is_due};
+
+/// Timeout for reading a whole stream into memory, as the trait of cqrs-es has it.
+const EVENTS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Timeout for a commit that comes through the framework.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,7 +46,9 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The streams of one kind of aggregate.
 #[derive(Clone)]
 pub struct Store<A> {
+    pool: PgPool,
     streams: Arc<PostgresEventRepository>,
+    snapshots: Option<Snapshots>,
     writer: Writer,
     partitions: Partitions,
     aggregate: PhantomData<fn() -> A>,
@@ -69,6 +79,24 @@ pub struct Loaded<A> {
     pub version: u64,
 }
 
+/// What one decision does to one aggregate.
+#[derive(Debug)]
+pub struct Decided<'a, A: Aggregate> {
+    /// Time by which the commit must be answered.
+    pub deadline: Instant,
+    pub id: &'a str,
+    /// The version that the decision rests on.
+    pub version: u64,
+    pub events: &'a [A::Event],
+    /// The aggregate after these events.
+    pub aggregate: &'a A,
+    pub metadata: &'a HashMap<String, String>,
+    /// What is to be kept under the client's key.
+    pub kept: Option<Kept>,
+    /// Released no earlier than the commit is judged.
+    pub lock: Option<Lock>,
+}
+
 impl<A: Aggregate> AggregateContext<A> for Loaded<A> {
     fn aggregate(&mut self) -> &mut A {
         &mut self.aggregate
@@ -81,18 +109,41 @@ where
     A::Event: StoredEvent,
 {
     pub fn new(pool: PgPool, writer: Writer, partitions: Partitions) -> Self {
-        let streams = Arc::new(PostgresEventRepository::new(pool));
-        Self { streams, writer, partitions, aggregate: PhantomData }
+        let streams = Arc::new(PostgresEventRepository::new(pool.clone()));
+        Self { pool, streams, snapshots: None, writer, partitions, aggregate: PhantomData }
     }
 
-    /// Reads a stream and folds it.
+    /// Loads from snapshots of this shape, and queues new ones.
+    #[must_use]
+    pub fn with_snapshots(mut self, queue: SnapshotQueue, shape: &'static str) -> Self {
+        self.snapshots = Some(Snapshots { queue, shape });
+        self
+    }
+
+    /// Begins to load an aggregate: waits for a connection.
+    pub async fn begin_load(&self, id: &str) -> Result<Loading<A>, LoadError> {
+        Loading::begin(&self.pool, id, self.snapshots.clone()).await
+    }
+
+    /// Loads an aggregate.
     pub async fn load(&self, id: &str) -> Result<Loaded<A>, LoadError> {
-        let mut loaded = Loaded { id: id.to_owned(), aggregate: A::default(), version: 0 };
-        for event in self.read(id).await? {
-            loaded.version = event.sequence as u64;
-            loaded.aggregate.apply(event.payload);
+        self.begin_load(id).await?.fold().await
+    }
+
+    /// Hands the events of one decision to the writer, and queues a snapshot if one is due. Without events it
+    /// asks whether the version is still the present one.
+    pub async fn record(&self, decided: Decided<'_, A>) -> Result<Judged, AppendError> {
+        let Decided { deadline, id, version, events, aggregate, metadata, kept, lock } = decided;
+        let commit = self.new_commit(id, version, events, metadata, kept)?;
+        let last_event = commit.events.last().map(|event| event.id);
+        let judged = self.writer.append_under(lock, deadline, commit).await?;
+        if let (Judged::Recorded { version: now, .. }, Some(event_id), Some(snapshots)) =
+            (&judged, last_event, &self.snapshots)
+            && is_due(version, *now)
+        {
+            snapshots.offer(id, *now, event_id, aggregate);
         }
-        Ok(loaded)
+        Ok(judged)
     }
 
     /// Hands the events of one decision to the writer, with what is to be kept under the client's key.
@@ -106,6 +157,18 @@ where
         metadata: &HashMap<String, String>,
         kept: Option<Kept>,
     ) -> Result<Judged, AppendError> {
+        let commit = self.new_commit(id, version, events, metadata, kept)?;
+        self.writer.append_by(deadline, commit).await
+    }
+
+    fn new_commit(
+        &self,
+        id: &str,
+        version: u64,
+        events: &[A::Event],
+        metadata: &HashMap<String, String>,
+        kept: Option<Kept>,
+    ) -> Result<Commit, AppendError> {
         let new_event = |event: &A::Event| {
             Ok(NewEvent {
                 id: Uuid::now_v7(),
@@ -118,7 +181,7 @@ where
             |error: serde_json::Error| AppendError::Rejected(sqlx::Error::Encode(error.into()));
         let new_events =
             events.iter().map(new_event).collect::<Result<Vec<_>, _>>().map_err(unwritable)?;
-        let commit = Commit {
+        Ok(Commit {
             uid: new_events.first().map_or_else(Uuid::now_v7, |event| event.id),
             aggregate_type: A::TYPE,
             aggregate_id: id.to_owned(),
@@ -128,16 +191,7 @@ where
             events: new_events,
             kept,
             metadata: serde_json::to_string(metadata).map_err(unwritable)?,
-        };
-        self.writer.append_by(deadline, commit).await
-    }
-
-    async fn read(&self, id: &str) -> Result<Vec<EventEnvelope<A>>, LoadError> {
-        let events = tokio::time::timeout(LOAD_LIMIT, self.streams.get_events::<A>(id)).await;
-        let events = events.context("took too long").and_then(|events| Ok(events?));
-        let events = events.context("loading a stream").map_err(LoadError::Unavailable)?;
-        let events: anyhow::Result<_> = events.into_iter().map(decode).collect();
-        events.context("reading a stream").map_err(LoadError::Unreadable)
+        })
     }
 }
 
@@ -169,7 +223,12 @@ where
         &self,
         id: &str,
     ) -> Result<Vec<EventEnvelope<A>>, AggregateError<A::Error>> {
-        self.read(id).await.map_err(|error| AggregateError::UnexpectedError(error.into()))
+        let events = self.streams.get_events::<A>(id);
+        let events = tokio::time::timeout(EVENTS_TIMEOUT, events).await;
+        let events = events.context("took too long").and_then(|events| Ok(events?));
+        let events = events.and_then(|events| events.into_iter().map(decode).collect());
+        let events = events.context("reading a whole stream");
+        events.map_err(|error| AggregateError::UnexpectedError(error.into()))
     }
 
     async fn load_aggregate(&self, id: &str) -> Result<Loaded<A>, AggregateError<A::Error>> {

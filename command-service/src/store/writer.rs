@@ -14,6 +14,7 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::flight::{CallEnd, Flight, Reason, State};
+use super::locks::Lock;
 use super::room::{QueueLimits, Room, Taken};
 use super::session::{CallError, Session};
 use super::ticket::Ticket;
@@ -129,6 +130,8 @@ struct Waiting {
     answer: oneshot::Sender<Answer>,
     /// Given back once it is answered.
     _room: Taken,
+    /// The lock of the aggregate, released no earlier than the commit is judged or dropped.
+    _lock: Option<Lock>,
 }
 
 /// Where commits are handed in. When all of these are gone the writer ends, after the last commit.
@@ -178,14 +181,25 @@ impl Writer {
     ///
     /// A commit whose caller stops waiting is not sent. If it was sent already, it may be recorded.
     pub async fn append(&self, commit: Commit) -> Answer {
-        let (ticket, judged) = self.queue(commit)?;
+        let (ticket, judged) = self.queue(None, commit)?;
         judged.await.unwrap_or_else(|_closed| Err(ticket.give_up(AppendError::Stopped)))
     }
 
     /// Queues a commit and waits until it is judged, or until the deadline. A commit that was not sent
     /// by then never is.
     pub async fn append_by(&self, deadline: Instant, commit: Commit) -> Answer {
-        let (ticket, judged) = self.queue(commit)?;
+        self.append_under(None, deadline, commit).await
+    }
+
+    /// As [`Writer::append_by`]. The lock is held until the commit is judged or withdrawn, even if the caller
+    /// gives up before.
+    pub(super) async fn append_under(
+        &self,
+        lock: Option<Lock>,
+        deadline: Instant,
+        commit: Commit,
+    ) -> Answer {
+        let (ticket, judged) = self.queue(lock, commit)?;
         match tokio::time::timeout_at(deadline.into(), judged).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_closed)) => Err(ticket.give_up(AppendError::Stopped)),
@@ -193,7 +207,11 @@ impl Writer {
         }
     }
 
-    fn queue(&self, commit: Commit) -> Result<(Ticket, oneshot::Receiver<Answer>), AppendError> {
+    fn queue(
+        &self,
+        lock: Option<Lock>,
+        commit: Commit,
+    ) -> Result<(Ticket, oneshot::Receiver<Answer>), AppendError> {
         let bytes = commit.bytes();
         let room = self.room.take(bytes)?;
         let (answer, judged) = oneshot::channel();
@@ -205,6 +223,7 @@ impl Writer {
             ticket: ticket.clone(),
             answer,
             _room: room,
+            _lock: lock,
         };
         self.queue.send(waiting).map_err(|_| AppendError::Stopped)?;
         Ok((ticket, judged))
@@ -502,7 +521,7 @@ mod tests {
         let limits = QueueLimits { kib: 4096, wait: Duration::MAX };
         let room = Room::new(limits).take(1).unwrap();
         let (bytes, answer) = (commit.bytes(), oneshot::channel().0);
-        let ticket = Ticket::default();
-        Waiting { commit, bytes, since: Instant::now(), ticket, answer, _room: room }
+        let (ticket, since) = (Ticket::default(), Instant::now());
+        Waiting { commit, bytes, since, ticket, answer, _room: room, _lock: None }
     }
 }

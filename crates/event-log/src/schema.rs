@@ -9,12 +9,13 @@ use sqlx::error::BoxDynError;
 use sqlx::migrate::{Migration, MigrationSource, MigrationType, Migrator};
 
 /// Forward only. The code before and after each of them can run at the same time.
-const MIGRATIONS: [(i64, &str, &str); 5] = [
+const MIGRATIONS: [(i64, &str, &str); 6] = [
     (1, "events", include_str!("../../../migrations/0001_events.sql")),
     (2, "idempotency keys", include_str!("../../../migrations/0002_idempotency_keys.sql")),
     (3, "append events", include_str!("../../../migrations/0003_append_events.sql")),
     (4, "quarantine", include_str!("../../../migrations/0004_quarantine.sql")),
     (5, "generations", include_str!("../../../migrations/0005_generations.sql")),
+    (6, "aggregate snapshots", include_str!("../../../migrations/0006_aggregate_snapshots.sql")),
 ];
 
 /// The settings of the store, which are the same for all its processes.
