@@ -147,6 +147,23 @@ pub trait StoredEvent: DomainEvent {
     }
 }
 
+/// Declares type and version of each event of a context. One table makes the `match` and the list of names, so the
+/// two cannot differ.
+macro_rules! event_names {
+    (impl $event:ident { $($pattern:pat => ($event_type:literal, $version:literal)),+ $(,)? }) => {
+        impl $event {
+            const NAMES: &'static [(&'static str, &'static str)] = &[$(($event_type, $version)),+];
+
+            fn name(&self) -> (&'static str, &'static str) {
+                match self {
+                    $($pattern => ($event_type, $version),)+
+                }
+            }
+        }
+    };
+}
+pub(crate) use event_names;
+
 /// A step from one version of an event to a later one. It is taken whenever the event is read; what is stored
 /// stays as it was written.
 #[derive(Debug, Clone, Copy)]

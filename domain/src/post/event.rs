@@ -4,6 +4,7 @@ use cqrs_es::DomainEvent;
 use serde::{Deserialize, Serialize};
 
 use super::{PostChanges, PostContent};
+use crate::recorded::event_names;
 use crate::{AuthorId, Slug, StoredEvent};
 
 /// Who wrote a post, by the name they had then.
@@ -39,15 +40,13 @@ pub enum PostEvent {
     Deleted {},
 }
 
-impl PostEvent {
-    fn name(&self) -> (&'static str, &'static str) {
-        match self {
-            Self::Drafted { .. } => Self::KNOWN[0],
-            Self::Published { .. } => Self::KNOWN[1],
-            Self::Revised { .. } => Self::KNOWN[2],
-            Self::Unpublished {} => Self::KNOWN[3],
-            Self::Deleted {} => Self::KNOWN[4],
-        }
+event_names! {
+    impl PostEvent {
+        Self::Drafted { .. } => ("post.drafted", "1"),
+        Self::Published { .. } => ("post.published", "1"),
+        Self::Revised { .. } => ("post.revised", "1"),
+        Self::Unpublished {} => ("post.unpublished", "1"),
+        Self::Deleted {} => ("post.deleted", "1"),
     }
 }
 
@@ -62,13 +61,7 @@ impl DomainEvent for PostEvent {
 }
 
 impl StoredEvent for PostEvent {
-    const KNOWN: &'static [(&'static str, &'static str)] = &[
-        ("post.drafted", "1"),
-        ("post.published", "1"),
-        ("post.revised", "1"),
-        ("post.unpublished", "1"),
-        ("post.deleted", "1"),
-    ];
+    const KNOWN: &'static [(&'static str, &'static str)] = Self::NAMES;
 
     fn claimed_slug(&self) -> Option<&Slug> {
         match self {
