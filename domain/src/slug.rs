@@ -18,7 +18,8 @@ const RESERVED: [&str; 22] = [
     "tags", "users",
 ];
 
-/// 1–80 of `a–z 0–9 -`; never empty, never shaped like a UUID, never a reserved word.
+/// 1–80 characters: words of `a–z 0–9` with a dash between two of them; never shaped like a UUID, never a
+/// reserved word.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Slug(String);
@@ -40,8 +41,14 @@ impl Slug {
     /// The slug of a title whose own is taken: the same with digits from the id behind it.
     pub fn from_title_and_id(title: &str, id: PostId) -> Self {
         let digits = id.random_digits();
-        let text = cut_at_dash(&slug::slugify(title), MAX_SLUG_CHARS - digits.len() - 1);
-        Self(if text.is_empty() { format!("post-{digits}") } else { format!("{text}-{digits}") })
+        let with_digits = |text: &str| {
+            let text = cut_at_dash(text, MAX_SLUG_CHARS - digits.len() - 1);
+            format!("{text}-{digits}").parse()
+        };
+        let words = slug::slugify(title);
+        // Digits make a UUID of a title that lacks only the last part of one, and stand alone behind no title.
+        let slug = with_digits(&words).or_else(|_| with_digits(&format!("post-{words}")));
+        slug.unwrap_or_else(|_| Self(format!("post-{digits}")))
     }
 
     /// A slug as it was recorded. The rules may have become stricter since; it stays what it is.
@@ -58,11 +65,11 @@ impl FromStr for Slug {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if text.is_empty() || !text.chars().all(allowed) {
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        if !text.split('-').all(|word| !word.is_empty() && word.chars().all(allowed)) {
             return Err(Invalid::new(
                 "malformed",
-                "a slug has one or more of the characters a-z 0-9 -",
+                "a slug is words of the characters a-z 0-9, with a single dash between two of them",
             ));
         }
         Invalid::unless_at_most(text, MAX_SLUG_CHARS)?;
@@ -139,10 +146,46 @@ mod tests {
         }
     }
 
+    #[test]
+    fn dashes_stand_alone_and_between_words() {
+        for bad in ["-", "--", "-a", "a-", "a--b", "--a-b"] {
+            assert_eq!(bad.parse::<Slug>().unwrap_err().code, "malformed", "{bad}");
+        }
+        assert!("a-b-1".parse::<Slug>().is_ok());
+    }
+
+    #[test]
+    fn digits_do_not_make_a_title_a_uuid() {
+        let slug = Slug::from_title_and_id("0192f0c1-2d3e-7f4a-8b5c", ID);
+        assert_eq!(slug.as_str(), "post-0192f0c1-2d3e-7f4a-8b5c-6d7e8f901234");
+    }
+
+    /// Titles of all sorts, among them those whose slug alone or with digits behind it is no slug.
+    fn any_title() -> impl Strategy<Value = String> {
+        let uuid = any::<u128>().prop_map(|number| Uuid::from_u128(number).to_string());
+        let part_of_a_uuid = (uuid.clone(), 0..36_usize).prop_map(|(uuid, end)| uuid[..end].into());
+        let simple = any::<u128>().prop_map(|number| format!("{number:032x}"));
+        let reserved = prop::sample::select(&RESERVED[..]).prop_map(str::to_owned);
+        let text = prop_oneof![
+            4 => ".{0,300}",
+            2 => part_of_a_uuid,
+            1 => uuid,
+            1 => simple,
+            1 => reserved,
+            1 => "[-a]{0,90}",
+            1 => "[a-f0-9]{8}(-[a-f0-9]{4}){3}[ -]{0,2}[a-f0-9]{0,12}",
+        ];
+        (text, "[-! ]{0,2}").prop_map(|(text, dashes)| format!("{dashes}{text}{dashes}"))
+    }
+
     proptest! {
         #[test]
-        fn every_title_gives_two_slugs_that_an_author_could_have_asked_for(title in ".{0,300}") {
-            for slug in [Slug::from_title(&title, ID), Slug::from_title_and_id(&title, ID)] {
+        fn every_title_gives_two_slugs_that_an_author_could_have_asked_for(
+            title in any_title(),
+            id in any::<u128>(),
+        ) {
+            let id = PostId(Uuid::from_u128(id));
+            for slug in [Slug::from_title(&title, id), Slug::from_title_and_id(&title, id)] {
                 let asked = slug.as_str().parse::<Slug>();
                 prop_assert_eq!(asked, Ok(slug));
             }
