@@ -45,7 +45,7 @@ fuzz: setup ## Ask both services what their OpenAPI documents allow, and more, o
 	cargo build --workspace --bins
 	@exec $(TARGET)/debug/inkstream-dev with-servers -- dev/fuzz.sh
 
-browser: setup ## Look at the pages for people with Chromium; pictures go to target/browser
+browser: setup ## Look at the pages for people with Chromium; pictures go to browser/ in the target directory
 	cargo build -p command-service -p projector -p query-service -p dev --bins
 	@exec $(TARGET)/debug/inkstream-dev with-servers -- dev/browser.sh
 

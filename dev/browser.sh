@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Looks at the pages for people with a real browser: narrow and wide, light and dark. Fails if one is wider than its
 # window, is hard to read, or has anything to say on the console. `make browser` runs it beside throw-away servers;
-# the pictures are in target/browser.
+# the pictures are in browser/ of the target directory.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,5 +1,5 @@
-//! Measures what we claim about speed: figures as a table for people and as `target/bench.json`, with the
-//! machine and the settings they were taken with. Run by `make bench`.
+//! Measures what we claim about speed: figures as a table for people and as `bench.json` in the
+//! target directory, with the machine and the settings they were taken with. Run by `make bench`.
 
 mod append;
 mod pgbench;

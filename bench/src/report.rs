@@ -1,7 +1,9 @@
 //! The figures: a table for people, JSON for programs.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
+use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
 /// Collects figures under headings.
@@ -97,10 +99,11 @@ impl Report {
         }
     }
 
-    /// Writes `target/bench.json`: the figures by their keys, and `settings`.
+    /// Writes `bench.json`: the figures by their keys, and `settings`.
     pub(crate) fn save(&self) -> anyhow::Result<()> {
-        let path = testkit::workspace_root().join("target/bench.json");
-        Ok(std::fs::write(path, serde_json::to_string_pretty(&self.to_json())?)?)
+        let path = path()?;
+        std::fs::write(&path, serde_json::to_string_pretty(&self.to_json())?)
+            .with_context(|| format!("{} cannot be written", path.display()))
     }
 
     fn to_json(&self) -> Value {
@@ -120,9 +123,24 @@ impl Report {
     }
 }
 
+/// Returns the place of the figures: the target directory that this program was built into.
+fn path() -> anyhow::Result<PathBuf> {
+    let folder = testkit::program_folder()?;
+    let target = folder.parent().context("the program lies in no target directory")?;
+    Ok(target.join("bench.json"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn figures_are_saved_in_the_target_directory_in_use() {
+        let program = std::env::current_exe().unwrap();
+        // The target directory, the profile, `deps`, the program.
+        let target = program.ancestors().nth(3).unwrap();
+        assert_eq!(path().unwrap(), target.join("bench.json"));
+    }
 
     #[test]
     fn figures_are_saved_by_their_keys() {

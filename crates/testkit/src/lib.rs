@@ -38,6 +38,6 @@ pub use proxy::{Proxy, Way};
 pub use recorded::{expect_recorded, expect_recorded_below};
 pub use redis_cluster::{RedisCluster, connection_to, patient_connection};
 pub use redis_server::{Redis, RedisOptions};
-pub use service::{service_binary, service_process};
+pub use service::{program_folder, service_binary, service_process};
 pub use shared::{KAFKA, KAFKA_PROXIED, POSTGRES_URL, REDIS_URL, Shared, shared, unique_name};
 pub use topics::{create_topic, delete_topic, topic_partitions};

@@ -11,19 +11,22 @@ use crate::process::{Launch, Process};
 pub fn service_binary(name: &str) -> Result<PathBuf> {
     let folder = match std::env::var_os("INKSTREAM_BIN_DIR") {
         Some(folder) => PathBuf::from(folder),
-        None => {
-            let own = std::env::current_exe().context("while looking for our own executable")?;
-            let folder = own.parent().context("our own executable lies in no folder")?;
-            // Tests lie one folder deeper than programs.
-            let is_test = folder.ends_with("deps");
-            folder.parent().filter(|_| is_test).unwrap_or(folder).to_owned()
-        }
+        None => program_folder()?,
     };
     let binary = folder.join(name);
     if !binary.exists() {
         bail!("{} does not exist; build it with `cargo build --bins`", binary.display());
     }
     Ok(binary)
+}
+
+/// Returns the folder that cargo puts programs into, beside which or below which this one lies.
+pub fn program_folder() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("while looking for our own executable")?;
+    let folder = own.parent().context("our own executable lies in no folder")?;
+    // Tests lie one folder deeper than programs.
+    let is_test = folder.ends_with("deps");
+    Ok(folder.parent().filter(|_| is_test).unwrap_or(folder).to_owned())
 }
 
 /// Starts the binary of a service with these settings. It dies with us.
