@@ -2,16 +2,19 @@
 //!
 //! Parsing refuses what has the wrong shape. Here the limits of each field are checked, all of them
 //! before the request is refused.
+//!
+//! Bodies are written, too: in this canonical form requests with an `Idempotency-Key` are compared. What a body does
+//! not name is left out of it, so that a field that is new does not make another request of an old one.
 
 use domain::post::{MAX_TAGS, PostChanges, PostContent, Summary, Tag};
 use domain::{Invalid, Slug};
 use http_api::{FieldErrors, Problem};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 /// The body of `POST /posts`. Fields that must be there are optional, so that all that are missing
 /// are told at once.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(description = "A post to be made")]
 pub(crate) struct NewPost {
@@ -23,24 +26,30 @@ pub(crate) struct NewPost {
         max_length = 200,
         pattern = "^[^\\u0000]*[^\\u0000\\s][^\\u0000]*$"
     )]
+    #[serde(skip_serializing_if = "Option::is_none")]
     title: Option<String>,
     /// Markdown: 0–262,144 bytes
     #[schema(required, nullable = false, max_length = 262_144, pattern = "^[^\\u0000]*$")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<String>,
     #[schema(max_length = 500, pattern = "^[^\\u0000]*$")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     summary: Option<String>,
-    /// Each is made into a slug, of 1–40 characters; of those that make the same, the first is kept
+    /// Each keeps its spelling, and is found by its slug: `C++` by `c-plus-plus`. No two may have the same slug
     #[schema(max_items = 10, min_length = 1, max_length = 40, pattern = "^[^\\u0000]*$")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     tags: Option<Vec<String>>,
     /// The name in the address; without one, the title makes it. Not shaped like a UUID, not a reserved word
-    #[schema(min_length = 1, max_length = 80, pattern = "^[a-z0-9-]+$")]
+    #[schema(min_length = 1, max_length = 80, pattern = "^[a-z0-9]+(-[a-z0-9]+)*$")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     slug: Option<String>,
     #[schema(inline)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<FirstStatus>,
 }
 
 /// The body of `POST /post`.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(description = "An article to be made")]
 pub(crate) struct Article {
@@ -52,15 +61,17 @@ pub(crate) struct Article {
         max_length = 200,
         pattern = "^[^\\u0000]*[^\\u0000\\s][^\\u0000]*$"
     )]
+    #[serde(skip_serializing_if = "Option::is_none")]
     title: Option<String>,
     /// Markdown: 0–262,144 bytes
     #[schema(required, nullable = false, max_length = 262_144, pattern = "^[^\\u0000]*$")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<String>,
 }
 
 /// The body of `PATCH /posts/{id}`: a merge patch, in which `null` removes. A post without a title,
 /// a content or a slug of its choice cannot be, so there `null` is of the wrong type.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(description = "What is to be changed (RFC 7396); what is not named stays")]
 pub(crate) struct Patch {
@@ -71,27 +82,32 @@ pub(crate) struct Patch {
         max_length = 200,
         pattern = "^[^\\u0000]*[^\\u0000\\s][^\\u0000]*$"
     )]
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     title: Option<String>,
     /// Markdown: 0–262,144 bytes
     #[schema(nullable = false, max_length = 262_144, pattern = "^[^\\u0000]*$")]
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     content: Option<String>,
     /// `null` removes it
     #[schema(nullable, max_length = 500, pattern = "^[^\\u0000]*$")]
-    #[serde(default, deserialize_with = "given_or_null")]
+    #[serde(default, deserialize_with = "given_or_null", skip_serializing_if = "Option::is_none")]
     summary: Option<String>,
     /// All tags from now on; `null` removes them
     #[schema(nullable, max_items = 10, min_length = 1, max_length = 40, pattern = "^[^\\u0000]*$")]
-    #[serde(default, deserialize_with = "given_or_null")]
+    #[serde(default, deserialize_with = "given_or_null", skip_serializing_if = "Option::is_none")]
     tags: Option<Vec<String>>,
     /// The name in the address from now on; earlier ones lead to it
-    #[schema(nullable = false, min_length = 1, max_length = 80, pattern = "^[a-z0-9-]+$")]
-    #[serde(default, deserialize_with = "given")]
+    #[schema(
+        nullable = false,
+        min_length = 1,
+        max_length = 80,
+        pattern = "^[a-z0-9]+(-[a-z0-9]+)*$"
+    )]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     slug: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum FirstStatus {
     Published,
@@ -163,18 +179,25 @@ fn check_slug(errors: &mut FieldErrors, text: Option<&str>) -> Option<Slug> {
     errors.check("slug", text.map(str::parse).transpose())
 }
 
-/// Tags in the order given; of those that make the same slug, the first.
+/// Tags in the order given, none of them twice.
 fn check_tags(errors: &mut FieldErrors, texts: Vec<String>) -> Vec<Tag> {
     if texts.len() > MAX_TAGS {
         let message = format!("must have at most {MAX_TAGS} items").into();
         return errors.check("tags", Err(Invalid { code: "too_many", message }));
     }
-    let mut tags = vec![];
+    let (mut tags, mut slugs) = (vec![], vec![]);
     for (index, text) in texts.into_iter().enumerate() {
-        let tag = errors.check(&format!("tags.{index}"), Tag::try_from(text));
-        if !tags.contains(&tag) {
-            tags.push(tag);
-        }
+        let tag = Tag::try_from(text).and_then(|tag| {
+            let slug = tag.slug();
+            if slugs.contains(&slug) {
+                let message =
+                    format!("`{}` is there already, maybe in another spelling", tag.as_str());
+                return Err(Invalid { code: "duplicate", message: message.into() });
+            }
+            slugs.push(slug);
+            Ok(tag)
+        });
+        tags.push(errors.check(&format!("tags.{index}"), tag));
     }
     tags
 }
@@ -210,12 +233,24 @@ mod tests {
     }
 
     #[test]
-    fn tags_that_make_the_same_slug_are_one() {
-        let tags = json!(["Event Sourcing", "b", "event-sourcing", "B"]);
+    fn tags_keep_their_spelling_and_order() {
+        let tags = ["C++", "Event Sourcing", "C", "c#"];
         let body = json!({ "title": "a", "content": "b", "tags": tags });
         let draft = from_value::<NewPost>(body).unwrap().check().unwrap();
-        let slugs: Vec<_> = draft.content.tags.iter().map(Tag::as_str).collect();
-        assert_eq!(slugs, ["event-sourcing", "b"]);
+        let spelled: Vec<_> = draft.content.tags.iter().map(Tag::as_str).collect();
+        assert_eq!(spelled, tags);
+    }
+
+    #[test]
+    fn a_second_spelling_of_a_tag_is_refused() {
+        for second in ["Rust", "rust", " RUST", "#rust"] {
+            let body = json!({ "title": "a", "content": "b", "tags": ["rust", "b", second] });
+            let refused = from_value::<NewPost>(body).unwrap().check().unwrap_err();
+            let message =
+                format!("`{}` is there already, maybe in another spelling", second.trim());
+            let error = http_api::FieldError::new("tags.2", "duplicate", &message);
+            assert_eq!(refused, Problem::validation_failed(vec![error]));
+        }
     }
 
     proptest! {
@@ -224,8 +259,9 @@ mod tests {
             title in proptest::option::of("[a-z]{1,9}"),
             content in proptest::option::of("[a-z]{0,9}"),
             summary in proptest::option::of(proptest::option::of("[a-z]{1,9}")),
-            tags in proptest::option::of(proptest::option::of(prop::collection::vec("[a-z]{1,9}", 0..5))),
+            tags in proptest::option::of(proptest::option::of(prop::collection::hash_set("[a-z]{1,9}", 0..5))),
         ) {
+            let tags: Option<Option<Vec<String>>> = tags.map(|tags| tags.map(|tags| tags.into_iter().collect()));
             let mut patch = json!({});
             let fields = [
                 ("title", title.clone().map(Value::from)),
@@ -244,11 +280,7 @@ mod tests {
             prop_assert_eq!(changes.content.map(|content| text(content.as_str())), content);
             let cleared = summary.map(Option::unwrap_or_default);
             prop_assert_eq!(changes.summary.map(|summary| text(summary.as_str())), cleared);
-            let mut named = tags.map(Option::unwrap_or_default);
-            named.iter_mut().for_each(|tags| {
-                let mut seen = std::collections::HashSet::new();
-                tags.retain(|tag| seen.insert(tag.clone()));
-            });
+            let named = tags.map(Option::unwrap_or_default);
             let changed = changes.tags;
             prop_assert_eq!(changed.map(|tags| tags.iter().map(|tag| text(tag.as_str())).collect()), named);
         }

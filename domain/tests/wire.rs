@@ -15,7 +15,7 @@ const SAMPLES: [(&str, &str, &str); 9] = [
     (
         "post.drafted",
         "1",
-        r#"{"drafted":{"author":{"id":"anne","name":"Anne"},"content":{"title":"On writing","content":"Begin.","summary":"How to begin","tags":["craft","words"]},"slug":"mine"}}"#,
+        r#"{"drafted":{"author":{"id":"anne","name":"Anne"},"content":{"title":"On writing","content":"Begin.","summary":"How to begin","tags":["craft","C++"]},"slug":"mine"}}"#,
     ),
     (
         "post.drafted",

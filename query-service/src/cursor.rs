@@ -24,16 +24,18 @@ pub(crate) fn decode(list: &ListName, cursor: &str) -> Option<Place> {
 
 #[cfg(test)]
 mod tests {
+    use domain::post::TagSlug;
+
     use super::*;
 
     #[test]
     fn a_cursor_leads_back_to_its_place_in_its_list_alone() {
         let place: Place = "000650f7c1a2b3c4:0192f0c1-2d3e-7f4a-8b5c-6d7e8f901234".parse().unwrap();
-        let rust = ListName::Tag("rust".to_owned());
+        let rust = ListName::Tag(TagSlug::of("rust").unwrap());
         let cursor = encode(&rust, place);
         assert_eq!(decode(&rust, &cursor), Some(place));
         assert_eq!(decode(&ListName::Published, &cursor), None);
-        assert_eq!(decode(&ListName::Tag("rust-lang".to_owned()), &cursor), None);
+        assert_eq!(decode(&ListName::Tag(TagSlug::of("rust-lang").unwrap()), &cursor), None);
     }
 
     #[test]

@@ -114,7 +114,10 @@ fn entry(site: &Site, card: &PostCard, text: Option<&Bytes>) -> Entry {
         uri: Some(site.url(&format!("/posts?author={}", card.author.id.replace('|', "%7C")))),
         ..Person::default()
     };
-    let category = |tag: &String| Category { term: tag.clone(), ..Category::default() };
+    let category = |tag: &Tag| {
+        let (term, label) = (tag.slug()?.into_string(), Some(tag.as_str().to_owned()));
+        Some(Category { term, label, ..Category::default() })
+    };
     Entry {
         title: Text::plain(card.title.as_str()),
         // The address may change, the post stays the same.
@@ -122,7 +125,7 @@ fn entry(site: &Site, card: &PostCard, text: Option<&Bytes>) -> Entry {
         updated: FixedDateTime::from(card.updated_at),
         published: card.published_at.map(FixedDateTime::from),
         authors: vec![author],
-        categories: card.tags.iter().map(category).collect(),
+        categories: card.tags.iter().filter_map(category).collect(),
         links: vec![Link { href: address, ..Link::default() }],
         summary: card.summary.as_deref().map(Text::plain),
         content,

@@ -2,7 +2,7 @@
 
 use std::num::IntErrorKind;
 
-use domain::post::Tag;
+use domain::post::TagSlug;
 use domain::{AuthorId, Invalid};
 use http_api::{FieldError, FieldErrors, Problem};
 use read_model::{ListName, Place};
@@ -29,10 +29,8 @@ impl ListQuery {
                 return Err(Problem::invalid_request("`tag` and `author` do not go together"));
             }
             (None, None) => ListName::Published,
-            // As on writing, or what was written as `C++ tips` could not be found by that name.
-            (Some(tag), None) => {
-                ListName::Tag(valid("tag", Tag::try_from(tag))?.as_str().to_owned())
-            }
+            // A slug, or a spelling as an author writes it.
+            (Some(tag), None) => ListName::Tag(valid("tag", TagSlug::of(&tag))?),
             (None, Some(author)) => ListName::Author(valid("author", author.parse())?),
         };
         Self::of(list, limit, cursor)
@@ -70,7 +68,7 @@ impl ListQuery {
     pub(crate) fn address_of(&self, cursor: &str) -> String {
         let (path, filter) = match &self.list {
             ListName::Published => ("/posts", String::new()),
-            ListName::Tag(tag) => ("/posts", format!("&tag={tag}")),
+            ListName::Tag(tag) => ("/posts", format!("&tag={}", tag.as_str())),
             ListName::Author(author) => ("/posts", format!("&author={}", in_query(author))),
             ListName::Own(_) => ("/me/posts", String::new()),
             ListName::OwnDrafts(_) => ("/me/posts", "&status=draft".to_owned()),
@@ -140,9 +138,18 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_is_made_into_a_slug_as_on_writing() {
-        let query = parse(&[("tag", "Event Sourcing")]).unwrap();
-        assert_eq!(query.list, ListName::Tag("event-sourcing".to_owned()));
+    fn a_tag_is_asked_for_by_its_slug_or_by_a_spelling() {
+        for (tag, slug) in [
+            ("Event Sourcing", "event-sourcing"),
+            ("event-sourcing", "event-sourcing"),
+            ("C++", "c-plus-plus"),
+            ("c-plus-plus", "c-plus-plus"),
+        ] {
+            let query = parse(&[("tag", tag)]).unwrap();
+            assert_eq!(query.list, ListName::Tag(TagSlug::of(slug).unwrap()));
+            let next = query.address_of("abc");
+            assert_eq!(next, format!("/posts?limit=20&tag={slug}&cursor=abc"));
+        }
     }
 
     #[test]

@@ -58,13 +58,14 @@ struct Card {
     #[schema(format = Uuid)]
     id: String,
     /// `null` while a draft has none
-    #[schema(required, min_length = 1, max_length = 80, pattern = "^[a-z0-9-]+$")]
+    #[schema(required, min_length = 1, max_length = 80, pattern = "^[a-z0-9]+(-[a-z0-9]+)*$")]
     slug: Option<String>,
     #[schema(min_length = 1, max_length = 200)]
     title: String,
     #[schema(required, max_length = 500)]
     summary: Option<String>,
-    #[schema(max_items = 10, min_length = 1, max_length = 40, pattern = "^[a-z0-9-]+$")]
+    /// As the author spells them
+    #[schema(max_items = 10, min_length = 1, max_length = 40)]
     tags: Vec<String>,
     author: CardAuthor,
     #[schema(pattern = "^(draft|published)$")]
@@ -119,14 +120,14 @@ struct Article {
     uid: String,
     title: String,
     content: String,
-    #[schema(min_length = 1, max_length = 80, pattern = "^[a-z0-9-]+$")]
+    #[schema(min_length = 1, max_length = 80, pattern = "^[a-z0-9]+(-[a-z0-9]+)*$")]
     slug: String,
 }
 
 fn posts() -> OperationBuilder {
-    let tag = "Only posts with this tag; it is made into a slug, as on writing";
+    let tag = "Only posts with this tag: its slug, or any spelling of it";
     let author = "Only posts of this author; does not go together with `tag`";
-    let tag = query("tag", tag, text().min_length(Some(1)).max_length(Some(40)));
+    let tag = query("tag", tag, text().min_length(Some(1)).max_length(Some(80)));
     let id = text().min_length(Some(1)).max_length(Some(128)).pattern(Some("^[A-Za-z0-9._|@-]+$"));
     let operation = list("listPosts", "List what is published, the latest first publication first")
         .securities(Some(token_optional()))

@@ -9,7 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
-use domain::post::Status;
+use domain::post::{Status, Tag, TagSlug};
 use domain::{AuthorId, PostId};
 use serde::Deserialize;
 
@@ -19,7 +19,7 @@ use crate::{PostPage, StoredPage};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListName {
     Published,
-    Tag(String),
+    Tag(TagSlug),
     /// What an author has published, as everybody sees it.
     Author(AuthorId),
     /// All that an author has written. This list and the next two are for that author's eyes alone.
@@ -41,20 +41,20 @@ impl ListName {
     }
 }
 
-fn has_tag(page: &StoredPage, tag: &str) -> bool {
+fn has_tag(page: &StoredPage, slug: &TagSlug) -> bool {
     #[derive(Deserialize)]
     struct Tags {
-        tags: Vec<String>,
+        tags: Vec<Tag>,
     }
     let card = serde_json::from_slice::<Tags>(&page.card);
-    card.is_ok_and(|card| card.tags.iter().any(|one| one == tag))
+    card.is_ok_and(|card| card.tags.iter().any(|tag| tag.slug().as_ref() == Some(slug)))
 }
 
 impl fmt::Display for ListName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Published => f.write_str("published"),
-            Self::Tag(tag) => write!(f, "tag:{tag}"),
+            Self::Tag(tag) => write!(f, "tag:{}", tag.as_str()),
             Self::Author(author) => write!(f, "author:{author}"),
             Self::Own(author) => write!(f, "own:{author}"),
             Self::OwnDrafts(author) => write!(f, "own-drafts:{author}"),
@@ -118,7 +118,7 @@ pub(crate) fn memberships(page: &PostPage) -> Vec<(ListName, Place)> {
         }
     }
     if let Some(at) = published_at {
-        let tags = card.tags.iter().cloned().map(ListName::Tag);
+        let tags = card.tags.iter().filter_map(Tag::slug).map(ListName::Tag);
         let public = [ListName::Published].into_iter().chain(tags);
         lists.extend(public.map(|list| (list, Place::new(at, card.id))));
     }

@@ -14,7 +14,7 @@ pub struct PostCard {
     pub slug: Option<Slug>,
     pub title: String,
     pub summary: Option<String>,
-    pub tags: Vec<String>,
+    pub tags: Vec<Tag>,
     pub author: PageAuthor,
     pub status: Status,
     /// First publication; `None` before it.
@@ -98,7 +98,7 @@ fn drafted(
             slug: slug.cloned(),
             title: content.title.as_str().to_owned(),
             summary: summary(content.summary.as_str()),
-            tags: tags(&content.tags),
+            tags: content.tags.clone(),
             author: PageAuthor { id: author.id.as_str().to_owned(), name: author.name.clone() },
             status: Status::Draft,
             published_at: None,
@@ -120,8 +120,8 @@ fn revised(mut page: PostPage, changes: &PostChanges) -> PostPage {
     if let Some(text) = &changes.summary {
         page.card.summary = summary(text.as_str());
     }
-    if let Some(names) = &changes.tags {
-        page.card.tags = tags(names);
+    if let Some(tags) = &changes.tags {
+        page.card.tags = tags.clone();
     }
     page
 }
@@ -129,10 +129,6 @@ fn revised(mut page: PostPage, changes: &PostChanges) -> PostPage {
 /// The domain writes no summary as an empty one; readers are told `null`.
 fn summary(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
-}
-
-fn tags(tags: &[Tag]) -> Vec<String> {
-    tags.iter().map(|tag| tag.as_str().to_owned()).collect()
 }
 
 #[cfg(test)]
@@ -195,7 +191,7 @@ pub(crate) mod tests {
         let revised = json!({"revised": {"changes": {"title": "On reading", "tags": []}}});
         let page = history([drafted_by_anne(), published("a"), revised]).unwrap();
         assert_eq!(page.card.title, "On reading");
-        assert_eq!(page.card.tags, Vec::<String>::new());
+        assert_eq!(page.card.tags, vec![]);
         assert_eq!(page.content, "Begin.");
         assert_eq!(page.card.slug.unwrap().as_str(), "a");
     }

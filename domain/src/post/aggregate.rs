@@ -28,6 +28,8 @@ pub enum Status {
 pub struct Post {
     author: Option<AuthorId>,
     status: Status,
+    /// It was published once, so that others know of it.
+    was_published: bool,
     slug: Option<Slug>,
     title: Title,
     content: Digest,
@@ -112,12 +114,21 @@ impl Post {
         }
     }
 
-    /// Only its author may do anything to a post; one that was never written has none.
+    /// Rejects a command of another than the author, to whom a post exists only if readers know of it.
     fn require_author(&self, by: &AuthorId) -> Result<(), PostError> {
         match &self.author {
-            None => Err(PostError::NotFound),
             Some(author) if author == by => Ok(()),
-            Some(_) => Err(PostError::NotTheAuthor),
+            Some(_) if self.is_known_to_readers() => Err(PostError::NotTheAuthor),
+            Some(_) | None => Err(PostError::NotFound),
+        }
+    }
+
+    /// Returns `true` if readers see the post, or see that it was deleted.
+    fn is_known_to_readers(&self) -> bool {
+        match self.status {
+            Status::Published => true,
+            Status::Deleted => self.was_published,
+            Status::Unwritten | Status::Draft => false,
         }
     }
 
@@ -190,6 +201,7 @@ impl Aggregate for Post {
             PostEvent::Published { slug } => {
                 self.slug = Some(slug);
                 self.status = Status::Published;
+                self.was_published = true;
             }
             PostEvent::Revised { changes, slug } => {
                 self.revise(&changes);

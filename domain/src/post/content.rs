@@ -7,10 +7,8 @@ use std::borrow::Borrow;
 
 use serde::{Deserialize, Serialize};
 
+use super::Tag;
 use crate::Invalid;
-
-/// How many tags a post has at most.
-pub const MAX_TAGS: usize = 10;
 
 macro_rules! text {
     ($(#[$doc:meta])* $name:ident) => {
@@ -44,10 +42,6 @@ text! {
 text! {
     /// At most 500 characters; an empty one stands for none.
     Summary
-}
-text! {
-    /// 1–40 characters that were made into a slug.
-    Tag
 }
 
 impl TryFrom<String> for Title {
@@ -84,23 +78,6 @@ impl TryFrom<String> for Summary {
         Invalid::unless_free_of_nul(&text)?;
         Invalid::unless_at_most(&text, 500)?;
         Ok(Self(text))
-    }
-}
-
-impl TryFrom<String> for Tag {
-    type Error = Invalid;
-
-    fn try_from(text: String) -> Result<Self, Invalid> {
-        const MAX_CHARS: usize = 40;
-        Invalid::unless_free_of_nul(&text)?;
-        Invalid::unless_at_most(&text, MAX_CHARS)?;
-        let slug = slug::slugify(&text);
-        if slug.is_empty() {
-            return Err(Invalid::new("malformed", "must contain a letter or a digit"));
-        }
-        // Transliteration may lengthen: `ß` becomes `ss`.
-        Invalid::unless_at_most(&slug, MAX_CHARS)?;
-        Ok(Self(slug))
     }
 }
 
@@ -150,14 +127,6 @@ mod tests {
                 Err(_) => prop_assert!(!within || text.contains('\0')),
             }
         }
-
-        #[test]
-        fn a_tag_that_is_accepted_is_a_slug_and_stays_the_same(text in ".{0,50}") {
-            if let Ok(tag) = Tag::try_from(text) {
-                prop_assert!((1..=40).contains(&tag.as_str().len()));
-                prop_assert_eq!(Tag::try_from(tag.as_str().to_owned()), Ok(tag));
-            }
-        }
     }
 
     #[test]
@@ -175,13 +144,6 @@ mod tests {
         assert!(Body::try_from("x".repeat(262_144)).is_ok());
         assert_eq!(Body::try_from("x".repeat(262_145)).unwrap_err().code, "too_long");
         assert_eq!(Body::try_from("\0".to_owned()).unwrap_err().code, "nul");
-    }
-
-    #[test]
-    fn a_tag_becomes_a_slug() {
-        assert_eq!(Tag::try_from("Event Sourcing".to_owned()).unwrap().as_str(), "event-sourcing");
-        assert_eq!(Tag::try_from("…".to_owned()).unwrap_err().code, "malformed");
-        assert_eq!(Tag::try_from("ß".repeat(30)).unwrap_err().code, "too_long");
     }
 
     #[test]

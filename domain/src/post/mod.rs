@@ -5,10 +5,12 @@ mod aggregate;
 mod command;
 mod content;
 mod event;
+mod tag;
 #[cfg(test)]
 mod tests;
 
 pub use aggregate::{Post, Status};
 pub use command::{PostCommand, PostError, SlugChoice};
-pub use content::{Body, MAX_TAGS, PostChanges, PostContent, Summary, Tag, Title};
+pub use content::{Body, PostChanges, PostContent, Summary, Title};
 pub use event::{Author, PostEvent};
+pub use tag::{MAX_TAGS, Tag, TagSlug};

@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::http::StatusCode;
 use chrono::{DateTime, SecondsFormat, Utc};
-use domain::post::Status;
+use domain::post::{Status, Tag, TagSlug};
 use http_api::Problem;
 use read_model::PostCard;
 
@@ -44,11 +44,23 @@ struct Card {
     summary: Option<String>,
     author: String,
     author_path: String,
-    tags: Vec<String>,
+    tags: Vec<TagLink>,
     published: Option<Date>,
     /// If that is another day.
     updated: Option<Date>,
     is_draft: bool,
+}
+
+/// A tag as its author spells it, and its slug for the address of its list.
+struct TagLink {
+    name: String,
+    slug: String,
+}
+
+impl TagLink {
+    fn of(tag: &Tag) -> Option<Self> {
+        Some(Self { name: tag.as_str().to_owned(), slug: tag.slug()?.into_string() })
+    }
 }
 
 impl From<&PostCard> for Card {
@@ -62,7 +74,7 @@ impl From<&PostCard> for Card {
             author: name_of(card).to_owned(),
             // Of what an id may hold, only this must not stand in a query as it is.
             author_path: format!("/posts?author={}", card.author.id.replace('|', "%7C")),
-            tags: card.tags.clone(),
+            tags: card.tags.iter().filter_map(TagLink::of).collect(),
             published: card.published_at.map(Date::from),
             updated: is_changed.then(|| card.updated_at.into()),
             is_draft: card.status == Status::Draft,
@@ -114,7 +126,7 @@ impl Posts {
         };
         let author = cards.first().map_or("this author", name_of);
         let heading = match (filter("tag"), filter("author")) {
-            (Some(tag), _) => format!("Posts about {}", tag.replace(['+', '-'], " ")),
+            (Some(tag), _) => format!("Posts about {}", spelling(cards, &tag)),
             (None, Some(_)) => format!("Posts by {author}"),
             (None, None) => "Posts".to_owned(),
         };
@@ -133,6 +145,14 @@ impl Posts {
     pub(super) fn rendered(&self) -> Result<String, Problem> {
         rendered(self)
     }
+}
+
+/// Returns a tag as the first of these posts spells it, whatever the address does.
+fn spelling(cards: &[PostCard], asked: &str) -> String {
+    let slug = TagSlug::of(asked).ok();
+    let is_asked = |tag: &&Tag| tag.slug() == slug;
+    let tag = cards.first().and_then(|card| card.tags.iter().find(is_asked));
+    tag.map_or_else(|| asked.replace('-', " "), |tag| tag.as_str().to_owned())
 }
 
 #[derive(Template)]

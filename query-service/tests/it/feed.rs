@@ -15,7 +15,7 @@ use crate::support::{Answer, Blog, WITHOUT_MEMORY, database};
 async fn the_feed_tells_of_the_latest_posts() {
     let blog = Blog::start().await;
     let content =
-        json!({"content": "Write *every* day & night.", "summary": "Short", "tags": ["craft"]});
+        json!({"content": "Write *every* day & night.", "summary": "Short", "tags": ["The Craft"]});
     let id = blog.write("anne", "first", content).await;
     blog.record(id, json!({"published": {"slug": "first"}})).await;
     for number in 0..20 {
@@ -48,7 +48,7 @@ async fn the_feed_tells_of_the_latest_posts() {
 async fn an_entry_has_all_that_its_post_has() {
     let blog = Blog::start().await;
     let content =
-        json!({"content": "Write *every* day & night.", "summary": "Short", "tags": ["craft"]});
+        json!({"content": "Write *every* day & night.", "summary": "Short", "tags": ["The Craft"]});
     let id = blog.write("anne", "first", content).await;
     blog.record(id, json!({"published": {"slug": "first"}})).await;
     blog.project().await;
@@ -57,7 +57,8 @@ async fn an_entry_has_all_that_its_post_has() {
     assert_eq!(entry.id, format!("urn:uuid:{id}"));
     assert_eq!(entry.links[0].href, "http://127.0.0.1:8081/posts/first");
     assert_eq!(entry.authors[0].name, "anne");
-    assert_eq!(entry.categories[0].term, "craft");
+    let category = &entry.categories[0];
+    assert_eq!((&*category.term, category.label.as_deref()), ("the-craft", Some("The Craft")));
     assert_eq!(entry.summary.unwrap().as_str(), "Short");
     assert_eq!(entry.published, Some(entry.updated));
     let content = entry.content.unwrap();

@@ -10,7 +10,8 @@ const TEXT: &str = "# Begin\n\nWrite *every* <b>day</b>.\n\n<script>alert(1)</sc
 #[tokio::test]
 async fn a_browser_gets_a_page() {
     let blog = Blog::start_without_memory().await;
-    let content = json!({"content": TEXT, "summary": "A \"short\" <i>one</i>", "tags": ["craft"]});
+    let content =
+        json!({"content": TEXT, "summary": "A \"short\" <i>one</i>", "tags": ["craft", "R&D"]});
     let id = blog.write("anne", "writing", content).await;
     blog.record(id, json!({"published": {"slug": "writing"}})).await;
     blog.project().await;
@@ -31,6 +32,7 @@ async fn a_browser_gets_a_page() {
         "<p>Write <em>every</em> &lt;b&gt;day&lt;/b&gt;.</p>",
         "<a rel=\"author\" href=\"/posts?author=anne\">anne</a>",
         "<a rel=\"tag\" href=\"/posts?tag=craft\">craft</a>",
+        "<a rel=\"tag\" href=\"/posts?tag=r-and-d\">R&#38;D</a>",
         "<time datetime=\"2",
         "<link rel=\"canonical\" href=\"http://127.0.0.1:8081/posts/writing\">",
         "<meta name=\"description\" content=\"A &#34;short&#34; &#60;i&#62;one&#60;/i&#62;\">",
@@ -205,7 +207,7 @@ async fn the_list_is_paged_through_by_its_links() {
     for number in 0..5 {
         blog.publish_as("anne", &format!("post-{number}"), &["craft"]).await;
     }
-    blog.publish_as("bob", "other", &[]).await;
+    blog.publish_as("bob", "other", &["R&D"]).await;
     blog.project().await;
     for filter in ["tag=craft", "author=anne"] {
         let mut address = format!("/posts?limit=2&{filter}");
@@ -225,6 +227,8 @@ async fn the_list_is_paged_through_by_its_links() {
     }
     let page = blog.reader().browse("/posts?tag=craft").await;
     assert!(page.text.contains("<h1>Posts about craft</h1>"), "{}", page.text);
+    let page = blog.reader().browse("/posts?tag=r-and-d").await;
+    assert!(page.text.contains("<h1>Posts about R&#38;D</h1>"), "{}", page.text);
     let page = blog.reader().browse("/posts?author=anne").await;
     assert!(page.text.contains("<h1>Posts by anne</h1>"), "{}", page.text);
 }

@@ -48,6 +48,30 @@ async fn lists_are_by_tag_and_by_author_too() {
 }
 
 #[tokio::test]
+async fn tags_that_differ_in_a_symbol_have_lists_of_their_own() {
+    let blog = Blog::start().await;
+    for (slug, tag) in [("a", "C"), ("b", "C++"), ("c", "C#"), ("d", ".NET"), ("e", "c++")] {
+        blog.publish_as("anne", slug, &[tag]).await;
+    }
+    blog.project().await;
+    let get = async |query: &str| blog.reader().get(&format!("/posts?{query}")).await;
+    for (slug, spelling, posts) in [
+        ("c", "C", &["a"][..]),
+        ("c-plus-plus", "C%2B%2B", &["e", "b"]),
+        ("c-sharp", "C%23", &["c"]),
+        ("dot-net", ".net", &["d"]),
+    ] {
+        for tag in [slug, spelling] {
+            assert_eq!(slugs_of(&get(&format!("tag={tag}")).await), posts, "{tag}");
+        }
+    }
+    let list = get("tag=C%2B%2B&limit=1").await;
+    assert_eq!(list.json()["items"][0]["tags"], json!(["c++"]));
+    assert!(list.header("link").starts_with("</posts?limit=1&tag=c-plus-plus&"), "{list:?}");
+    assert_eq!(blog.reader().get("/posts/b").await.json()["tags"], json!(["C++"]));
+}
+
+#[tokio::test]
 async fn a_list_that_has_not_changed_is_not_sent_again() {
     let blog = Blog::start().await;
     let id = blog.publish("writing").await;

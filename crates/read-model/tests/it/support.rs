@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use domain::post::PostEvent;
+use domain::post::{PostEvent, TagSlug};
 use domain::{Partition, Partitions, Point, Position, PostId, Recorded};
 use read_model::{
     Advance, Fill, Guarded, KeySpace, ListName, NewEpoch, Row, StoredRow, Views, Watermark,
@@ -128,8 +128,8 @@ impl Store {
         for (name, list) in [
             ("published", ListName::Published),
             ("anne", ListName::Author("anne".parse().unwrap())),
-            ("craft", ListName::Tag("craft".to_owned())),
-            ("art", ListName::Tag("art".to_owned())),
+            ("craft", ListName::Tag(TagSlug::of("craft").unwrap())),
+            ("art", ListName::Tag(TagSlug::of("art").unwrap())),
             ("own", ListName::Own("anne".parse().unwrap())),
             ("own drafts", ListName::OwnDrafts("anne".parse().unwrap())),
             ("own published", ListName::OwnPublished("anne".parse().unwrap())),

@@ -167,7 +167,7 @@ fn lists_of(rows: &HashMap<PostId, Row>) -> Lists {
         put(ListName::Published, published);
         put(ListName::Author(author), published);
         for tag in &card.tags {
-            put(ListName::Tag(tag.clone()), published);
+            put(ListName::Tag(tag.slug().unwrap()), published);
         }
     }
     lists
