@@ -19,6 +19,8 @@ pub struct Problem {
     retry_after_seconds: Option<u32>,
     /// The present version of what the request was about.
     version: Option<u64>,
+    /// Value of `WWW-Authenticate`.
+    challenge: Option<&'static str>,
 }
 
 /// The members of the document. The code says more than a type would, so the type is the blank one,
@@ -58,6 +60,7 @@ impl Problem {
             errors: vec![],
             retry_after_seconds: None,
             version: None,
+            challenge: None,
         }
     }
 
@@ -68,7 +71,14 @@ impl Problem {
 
     /// It is not known who is asking.
     pub fn unauthenticated(detail: impl Into<Detail>) -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
+        let problem = Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail);
+        Self { challenge: Some("Bearer"), ..problem }
+    }
+
+    /// Rejects a bearer token that was shown (RFC 6750, section 3).
+    pub fn invalid_token(detail: impl Into<Detail>) -> Self {
+        let challenge = Some("Bearer error=\"invalid_token\"");
+        Self { challenge, ..Self::unauthenticated(detail) }
     }
 
     /// It is known who is asking, and they may not.
@@ -95,10 +105,10 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "version_conflict", detail)
     }
 
-    /// The request is meant for another version than the present one.
-    pub fn version_mismatch(present: u64) -> Self {
+    /// Rejects a request whose `If-Match` names other versions than the present one.
+    pub fn precondition_failed(present: u64) -> Self {
         let detail = format!("the post is at version {present}, not at one that If-Match names");
-        let problem = Self::new(StatusCode::PRECONDITION_FAILED, "version_conflict", detail);
+        let problem = Self::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", detail);
         Self { version: Some(present), ..problem }
     }
 
@@ -177,8 +187,8 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         let media_type = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, media_type);
-        if self.status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        if let Some(challenge) = self.challenge {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(header::RETRY_AFTER, seconds.into());
@@ -227,5 +237,7 @@ mod tests {
         assert_eq!(response.headers().get("retry-after"), None);
         let response = Problem::unauthenticated("who are you").into_response();
         assert_eq!(response.headers()["www-authenticate"], "Bearer");
+        let response = Problem::invalid_token("it has expired").into_response();
+        assert_eq!(response.headers()["www-authenticate"], "Bearer error=\"invalid_token\"");
     }
 }

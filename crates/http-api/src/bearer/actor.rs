@@ -2,7 +2,7 @@
 
 use axum::extract::{FromRef, FromRequestParts, OptionalFromRequestParts};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use domain::AuthorId;
 
 use super::TokenVerifier;
@@ -47,27 +47,30 @@ where
     }
 }
 
-/// The token in `Authorization: Bearer <token>`, if there is such a header.
+/// The token in `Authorization: Bearer <token>`. Another scheme counts as no credentials.
 fn token(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    let mut given = headers.get_all(header::AUTHORIZATION).iter();
-    let Some(value) = given.next() else { return Ok(None) };
-    if given.next().is_some() {
-        return Err(Problem::unauthenticated("there is more than one Authorization header"));
+    let given = headers.get_all(header::AUTHORIZATION);
+    let Some(value) = given.iter().find(|value| is_bearer(value)) else { return Ok(None) };
+    if given.iter().count() > 1 {
+        return Err(Problem::invalid_token("there is more than one Authorization header"));
     }
     if value.len() > MAX_HEADER_BYTES {
-        return Err(Problem::unauthenticated("the Authorization header is too long"));
+        return Err(Problem::invalid_token("the Authorization header is too long"));
     }
     let token = value.to_str().ok().and_then(|text| text.split_once(' '));
-    let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    match token {
-        Some((_, token)) => Ok(Some(token.trim())),
-        None => Err(Problem::unauthenticated("the Authorization header holds no bearer token")),
-    }
+    let token = token.map(|(_scheme, token)| token.trim());
+    token.map(Some).ok_or_else(|| Problem::invalid_token("the Authorization header holds no token"))
+}
+
+fn is_bearer(value: &HeaderValue) -> bool {
+    let scheme = value.as_bytes().split(|byte| *byte == b' ').next();
+    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"))
 }
 
 #[cfg(test)]
 mod tests {
     use axum::http::Request;
+    use axum::response::IntoResponse as _;
 
     use super::*;
     use crate::AuthArgs;
@@ -83,20 +86,39 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn anything_else_is_refused() {
-        let token = good_token();
-        let good = format!("Bearer {token}");
+    async fn a_bad_token_is_refused() {
+        let good = format!("Bearer {}", good_token());
         let long = format!("Bearer {}", "x".repeat(MAX_HEADER_BYTES));
         for headers in [
-            &[token.as_str()][..],
-            &["Bearer"],
+            &["Bearer"][..],
             &["Bearer "],
-            &[&format!("Basic {token}")],
+            &["bearer nonsense"],
             &[&good, &good],
+            &["Basic YTpi", &good],
             &[&long],
         ] {
-            assert_eq!(actor(headers).await.unwrap_err().code(), "unauthenticated");
-            assert_eq!(maybe_actor(headers).await.unwrap_err().code(), "unauthenticated");
+            for refused in
+                [actor(headers).await.unwrap_err(), maybe_actor(headers).await.unwrap_err()]
+            {
+                assert_eq!(refused.code(), "unauthenticated");
+                let response = refused.into_response();
+                assert_eq!(
+                    response.headers()["www-authenticate"],
+                    "Bearer error=\"invalid_token\""
+                );
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn another_scheme_counts_as_no_credentials() {
+        let token = good_token();
+        for headers in
+            [&["Basic YTpi"][..], &["Basic YTpi", "Digest x"], &[&token], &[""], &["Bearerx"]]
+        {
+            let response = actor(headers).await.unwrap_err().into_response();
+            assert_eq!(response.headers()["www-authenticate"], "Bearer", "{headers:?}");
+            assert_eq!(maybe_actor(headers).await, Ok(None), "{headers:?}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-/// Either a secret that is shared with whoever makes the tokens, or their public key.
+/// A secret that is shared with the issuer of the tokens, or the issuer's public key, or a set of such keys.
 #[derive(Clone, Default, Args)]
 pub struct AuthArgs {
     /// The secret with which bearer tokens are signed (HS256): at least 32 bytes
@@ -20,11 +20,16 @@ pub struct AuthArgs {
     #[arg(long, env = "INKSTREAM_JWT_ALGORITHM")]
     pub jwt_algorithm: Option<PublicKeyAlgorithm>,
 
+    /// In place of both, the file of a JWK Set with several secrets and public keys, so that keys can be rotated: each
+    /// with `kid` and `alg` (HS256, EdDSA or RS256); the first secret signs
+    #[arg(long, env = "INKSTREAM_JWT_KEYS_FILE")]
+    pub jwt_keys_file: Option<PathBuf>,
+
     /// Who must have made a bearer token (its `iss`); if unset, that is not checked
     #[arg(long, env = "INKSTREAM_JWT_ISSUER")]
     pub jwt_issuer: Option<String>,
 
-    /// For whom a bearer token must be meant (its `aud`); if unset, that is not checked
+    /// For whom a bearer token must be meant (its `aud`); if unset, a token with an `aud` is rejected
     #[arg(long, env = "INKSTREAM_JWT_AUDIENCE")]
     pub jwt_audience: Option<String>,
 }
@@ -43,6 +48,7 @@ impl fmt::Debug for AuthArgs {
         f.debug_struct("AuthArgs")
             .field("jwt_public_key_file", &self.jwt_public_key_file)
             .field("jwt_algorithm", &self.jwt_algorithm)
+            .field("jwt_keys_file", &self.jwt_keys_file)
             .field("jwt_issuer", &self.jwt_issuer)
             .field("jwt_audience", &self.jwt_audience)
             .finish_non_exhaustive()

@@ -2,6 +2,7 @@
 
 mod actor;
 mod args;
+mod keys;
 mod token;
 
 pub use actor::Actor;

@@ -4,136 +4,132 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::Context as _;
 use domain::AuthorId;
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{
-    Algorithm, DecodingKey, EncodingKey, Header, Validation, get_current_timestamp,
-};
+use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header, get_current_timestamp};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::{Actor, AuthArgs, PublicKeyAlgorithm};
+use super::keys::{self, Key};
+use super::{Actor, AuthArgs};
 use crate::Problem;
 
-/// As many as the hash of HS256 has: a shorter secret can be searched for.
-const MIN_SECRET_BYTES: usize = 32;
-/// By how much the clocks of whoever makes the tokens and ours may differ.
+/// Maximum difference between the clocks of this process and of the issuer of a token.
 const LEEWAY_SECONDS: u64 = 10;
 const MAX_NAME_CHARS: usize = 200;
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Claims {
+#[derive(Debug, Serialize)]
+struct SignedClaims {
     sub: String,
     exp: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none", skip_deserializing)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     iss: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none", skip_deserializing)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     aud: Option<String>,
+}
+
+/// Claims that are used or checked here; the library checks the times, the issuer and a set audience.
+#[derive(Debug, Deserialize)]
+struct Claims {
+    sub: String,
+    name: Option<String>,
+    aud: Option<IgnoredAny>,
 }
 
 /// Turns tokens into actors. Clones are cheap.
 #[derive(Clone)]
 pub struct TokenVerifier {
-    key: Arc<DecodingKey>,
-    validation: Arc<Validation>,
+    keys: Arc<[(Key, Validation)]>,
+    has_audience: bool,
 }
 
 impl TokenVerifier {
     /// Fails, naming the setting, where the settings do not make a whole.
     pub fn new(args: &AuthArgs) -> anyhow::Result<Self> {
-        // The algorithm follows from the settings alone: a token that could choose it could choose
-        // a public key as its secret.
-        let (key, algorithm) = match (&args.jwt_secret, &args.jwt_public_key_file) {
-            (Some(_), Some(_)) => {
-                bail!("set INKSTREAM_JWT_SECRET or INKSTREAM_JWT_PUBLIC_KEY_FILE, not both")
-            }
-            (None, None) => bail!("set INKSTREAM_JWT_SECRET or INKSTREAM_JWT_PUBLIC_KEY_FILE"),
-            (Some(secret), None) => {
-                ensure!(
-                    args.jwt_algorithm.is_none(),
-                    "INKSTREAM_JWT_ALGORITHM goes with a public key, not with INKSTREAM_JWT_SECRET"
-                );
-                (DecodingKey::from_secret(checked(secret)?), Algorithm::HS256)
-            }
-            (None, Some(file)) => {
-                let pem = std::fs::read(file).with_context(|| {
-                    format!("INKSTREAM_JWT_PUBLIC_KEY_FILE, {}, cannot be read", file.display())
-                })?;
-                let (key, algorithm) = match args.jwt_algorithm {
-                    Some(PublicKeyAlgorithm::EdDsa) => {
-                        (DecodingKey::from_ed_pem(&pem), Algorithm::EdDSA)
-                    }
-                    Some(PublicKeyAlgorithm::Rs256) => {
-                        (DecodingKey::from_rsa_pem(&pem), Algorithm::RS256)
-                    }
-                    None => bail!("set INKSTREAM_JWT_ALGORITHM: EdDSA or RS256"),
-                };
-                let key = key.with_context(|| {
-                    format!("{} holds no public key for {algorithm:?}", file.display())
-                })?;
-                (key, algorithm)
-            }
-        };
-        Ok(Self { key: Arc::new(key), validation: Arc::new(validation(algorithm, args)) })
+        let keys = keys::read(args)?.into_iter().map(|key| {
+            let validation = validation(key.algorithm, args);
+            (key, validation)
+        });
+        Ok(Self { keys: keys.collect(), has_audience: args.jwt_audience.is_some() })
     }
 
     /// The actor a token speaks for, or a refusal that says what is wrong with it.
     pub fn verify(&self, token: &str) -> Result<Actor, Problem> {
-        let decoded = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation);
-        let claims = decoded.map_err(|error| {
-            let expired = matches!(error.kind(), ErrorKind::ExpiredSignature);
-            let what = if expired { "has expired" } else { "is not valid" };
-            Problem::unauthenticated(format!("the bearer token {what}"))
+        let not_valid = || Problem::invalid_token("the bearer token is not valid");
+        let header = decode_header(token).map_err(|_| not_valid())?;
+        // No extension of the format is understood here (RFC 7515, section 4.1.11).
+        if header.crit.is_some() {
+            return Err(Problem::invalid_token("the `crit` of the bearer token is not understood"));
+        }
+        let (key, validation) = self.key(header.kid.as_deref()).ok_or_else(|| {
+            Problem::invalid_token("the bearer token is signed with a key that is not known")
         })?;
-        let Claims { sub, name, .. } = claims.claims;
+        let decoded = decode::<Claims>(token, &key.verifying, validation);
+        let Claims { sub, name, aud } = decoded
+            .map_err(|error| match error.kind() {
+                ErrorKind::ExpiredSignature => {
+                    Problem::invalid_token("the bearer token has expired")
+                }
+                _ => not_valid(),
+            })?
+            .claims;
+        // A token for an audience is not for a service that does not know itself to be one of it
+        // (RFC 7519, section 4.1.3).
+        if aud.is_some() && !self.has_audience {
+            return Err(Problem::invalid_token("the bearer token is meant for another audience"));
+        }
         let author_id = sub.parse::<AuthorId>().map_err(|invalid| {
-            Problem::unauthenticated(format!(
-                "the `sub` of the bearer token is not valid: {invalid}"
-            ))
+            let detail = format!("the `sub` of the bearer token is not valid: {invalid}");
+            Problem::invalid_token(detail)
         })?;
         let name = name.filter(|name| !name.is_empty());
         if let Some(name) = &name
             && (name.chars().count() > MAX_NAME_CHARS || name.contains('\0'))
         {
             let detail = "the `name` of the bearer token is too long or contains NUL";
-            return Err(Problem::unauthenticated(detail));
+            return Err(Problem::invalid_token(detail));
         }
         Ok(Actor { author_id, name })
+    }
+
+    /// Returns the one key that may have signed a token.
+    fn key(&self, id: Option<&str>) -> Option<&(Key, Validation)> {
+        match (&*self.keys, id) {
+            // Issuers name their key even to those who know a single one.
+            ([only], id) if only.0.id.is_none() || id.is_none() => Some(only),
+            (_, None) => None,
+            (keys, id) => keys.iter().find(|(key, _)| key.id.as_deref() == id),
+        }
     }
 }
 
 impl fmt::Debug for TokenVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenVerifier")
-            .field("validation", &self.validation)
+            .field("keys", &self.keys.iter().map(|(key, _)| &key.id).collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }
 
-/// A token that a [`TokenVerifier`] of the same settings accepts for so long.
+/// Returns a token that a [`TokenVerifier`] of the same settings accepts for so long. The first secret signs it.
 pub fn sign(args: &AuthArgs, actor: &Actor, lifetime: Duration) -> anyhow::Result<String> {
-    let secret = args.jwt_secret.as_ref().context("set INKSTREAM_JWT_SECRET")?;
-    let claims = Claims {
+    let keys = keys::read(args)?;
+    let key = keys.into_iter().find_map(|key| key.signing.map(|signing| (key.id, signing)));
+    let (id, key) = key.context(
+        "to sign tokens, set INKSTREAM_JWT_SECRET, or INKSTREAM_JWT_KEYS_FILE with a key for HS256",
+    )?;
+    let claims = SignedClaims {
         sub: actor.author_id.to_string(),
         exp: get_current_timestamp().saturating_add(lifetime.as_secs()),
         name: actor.name.clone(),
         iss: args.jwt_issuer.clone(),
         aud: args.jwt_audience.clone(),
     };
-    let key = EncodingKey::from_secret(checked(secret)?);
-    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)
-        .context("while signing a token")
-}
-
-fn checked(secret: &str) -> anyhow::Result<&[u8]> {
-    let bytes = secret.as_bytes();
-    ensure!(
-        bytes.len() >= MIN_SECRET_BYTES,
-        "INKSTREAM_JWT_SECRET must have at least {MIN_SECRET_BYTES} bytes"
-    );
-    Ok(bytes)
+    let header = Header { kid: id, ..Header::new(Algorithm::HS256) };
+    jsonwebtoken::encode(&header, &claims, &key).context("while signing a token")
 }
 
 fn validation(algorithm: Algorithm, args: &AuthArgs) -> Validation {
