@@ -5,6 +5,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use domain::post::Status;
 use domain::{Position, PostId, Slug};
+use http_api::etag;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -23,7 +24,7 @@ pub(crate) struct Body<'a> {
     #[schema(value_type = String, format = Uuid)]
     id: PostId,
     /// `null` while a draft has none
-    #[schema(required, value_type = Option<String>, min_length = 1, max_length = 80, pattern = "^[a-z0-9-]+$")]
+    #[schema(required, value_type = Option<String>, min_length = 1, max_length = 80, pattern = "^[a-z0-9]+(-[a-z0-9]+)*$")]
     slug: Option<&'a Slug>,
     #[schema(value_type = String, pattern = "^(draft|published|deleted)$")]
     status: Status,
@@ -50,7 +51,7 @@ impl Service {
                 let code = if *created { StatusCode::CREATED } else { StatusCode::OK };
                 let mut response = (code, Json(&body)).into_response();
                 let headers = response.headers_mut();
-                insert(headers, header::ETAG, format!("\"{}\"", body.version));
+                headers.insert(header::ETAG, etag::of_version(body.version));
                 if *created {
                     insert(headers, header::LOCATION, self.location(&body));
                 }
@@ -75,7 +76,7 @@ impl Service {
 }
 
 fn insert(headers: &mut HeaderMap, name: header::HeaderName, text: String) {
-    // Versions, ids, slugs and an address that was checked when it was set: all of them ASCII.
+    // Ids, slugs and an address that was checked when it was set: all of them ASCII.
     if let Ok(value) = HeaderValue::try_from(text) {
         headers.insert(name, value);
     }

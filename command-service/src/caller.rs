@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::HeaderMap;
-use axum::http::request::Parts;
 use domain::AuthorId;
 use domain::post::Author;
+use http_api::etag::EntityTags;
 use http_api::layers::RequestDeadline;
 use http_api::{Actor, ConsistencyToken, Problem};
+use serde::Serialize;
 
-use crate::preconditions::{IdempotencyKey, IfMatch};
+use crate::preconditions::{IdempotencyKey, KeyOfHead, if_match};
 use crate::service::Service;
 use crate::waiting;
 
@@ -19,7 +20,7 @@ use crate::waiting;
 pub(crate) struct Caller {
     actor: Actor,
     traceparent: Option<String>,
-    if_match: Option<IfMatch>,
+    if_match: Option<EntityTags>,
     key: Option<IdempotencyKey>,
     shown: Option<ConsistencyToken>,
     wait: Option<Duration>,
@@ -41,7 +42,7 @@ impl Caller {
         [Some(actor), trace].into_iter().flatten().collect()
     }
 
-    pub(crate) fn if_match(&self) -> Option<IfMatch> {
+    pub(crate) fn if_match(&self) -> Option<EntityTags> {
         self.if_match.clone()
     }
 
@@ -65,21 +66,37 @@ impl Caller {
     }
 }
 
-impl FromRequestParts<Service> for Caller {
+/// A command as it was sent: by whom, with what demands and with which body.
+#[derive(Debug)]
+pub(crate) struct Sent<B> {
+    pub(crate) caller: Caller,
+    pub(crate) body: B,
+}
+
+impl<B> FromRequest<Service> for Sent<B>
+where
+    B: FromRequest<Service, Rejection = Problem> + Serialize,
+{
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, Problem> {
-        let actor = <Actor as FromRequestParts<_>>::from_request_parts(parts, service).await?;
+    async fn from_request(request: Request, service: &Service) -> Result<Self, Problem> {
+        let (mut parts, body) = request.into_parts();
+        // A body is read only for an author who is known.
+        let actor = <Actor as FromRequestParts<_>>::from_request_parts(&mut parts, service).await?;
+        let key = KeyOfHead::read(&parts, &actor.author_id)?;
         let headers = &parts.headers;
-        Ok(Self {
+        let mut caller = Caller {
             deadline: parts.extensions.get().map(|RequestDeadline(deadline)| *deadline),
             traceparent: traceparent(headers),
-            if_match: IfMatch::read(headers)?,
-            key: IdempotencyKey::read(headers, &parts.extensions, &actor.author_id)?,
+            if_match: if_match(headers)?,
+            key: None,
             shown: ConsistencyToken::shown(headers, service.partitions)?,
             wait: waiting::preferred(headers),
             actor,
-        })
+        };
+        let body = B::from_request(Request::from_parts(parts, body), service).await?;
+        caller.key = key.map(|key| key.with_body(&body)).transpose()?;
+        Ok(Self { caller, body })
     }
 }
 

@@ -10,9 +10,10 @@ use cqrs_es::Aggregate;
 use cqrs_es::event_sink::EventSink;
 use domain::post::{Post, PostCommand, PostError, PostEvent, SlugChoice, Status};
 use domain::{Position, PostId, Slug};
+use http_api::etag::EntityTags;
 use serde::{Deserialize, Serialize};
 
-use crate::preconditions::{IdempotencyKey, IfMatch};
+use crate::preconditions::IdempotencyKey;
 use crate::store::{
     AppendError, Decided, Judged, LoadError, Lock, Locks, Recent, Store, Versioned, claimed_slug,
 };
@@ -60,7 +61,7 @@ pub struct Order<F> {
     /// Kept beside every event.
     pub metadata: HashMap<String, String>,
     /// At which versions it may be carried out; at any, if there is none.
-    pub if_match: Option<IfMatch>,
+    pub if_match: Option<EntityTags>,
     /// Under which key its answer is kept.
     pub key: Option<IdempotencyKey>,
     /// Time by which its commit must be answered. A commit that was not sent by then never is.
@@ -385,7 +386,8 @@ where
             Err(PostError::AlreadyExists) => return Err(ExecuteError::Conflict),
         }
     }
-    if order.if_match.as_ref().is_some_and(|if_match| !if_match.includes(before.version)) {
+    let matches = |tags: &EntityTags| before.version > 0 && tags.include_version(before.version);
+    if !order.if_match.as_ref().is_none_or(matches) {
         return refuse(Refusal::VersionMismatch);
     }
     let events = sink.collect().await;

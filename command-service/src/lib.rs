@@ -101,6 +101,7 @@ impl App {
         let (waiting, watermarks) = read_model::waiting(views.clone());
         let service = Service {
             posts: Posts::new(streams, Recent::new(config.recent_kib)),
+            log: EventLog::new(loads.clone(), partitions),
             verifier,
             waiting,
             partitions,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, PathItem, PathItemBuilder};
 use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
-use utoipa::openapi::schema::{ComponentsBuilder, KnownFormat, SchemaFormat};
+use utoipa::openapi::schema::ComponentsBuilder;
 use utoipa::openapi::{
     Header, InfoBuilder, OpenApi, Paths, PathsBuilder, Ref, RefOr, Required, Response,
 };
@@ -81,19 +81,20 @@ fn revise() -> OperationBuilder {
 
 fn publish() -> OperationBuilder {
     let operation = of_a_post("publishPost", "Let everybody read a post").response("200", done());
-    refused(operation, [general(), of_posts(), vec![Problem::slug_taken(), gone()]])
+    let refusals = [general(), of_bodies(), of_posts(), vec![Problem::slug_taken(), gone()]];
+    refused(operation, refusals)
 }
 
 fn unpublish() -> OperationBuilder {
     let operation = of_a_post("unpublishPost", "Make a post a draft again, which keeps its slug")
         .response("200", done());
-    refused(operation, [general(), of_posts(), vec![gone()]])
+    refused(operation, [general(), of_bodies(), of_posts(), vec![gone()]])
 }
 
 fn delete() -> OperationBuilder {
     let operation = of_a_post("deletePost", "Delete a post for good; once more does no harm")
         .response("200", done());
-    refused(operation, [general(), of_posts()])
+    refused(operation, [general(), of_bodies(), of_posts()])
 }
 
 /// What every command may be asked with.
@@ -102,10 +103,10 @@ fn command(id: &str, summary: &str) -> OperationBuilder {
     let key_says = "Chosen by the client for one request. Asked once more with the same key, that request is \
         answered as it was, and not carried out again.";
     let tags = text()
-        .pattern(Some("^(\\*|(W/)?\"[!#-~]*\"( *, *(W/)?\"[!#-~]*\")*)$"))
+        .pattern(Some("^(\\*|[ ,]*((W/)?\"[!#-~]*\"([ ,]*,[ ,]*(W/)?\"[!#-~]*\")*)?[ ,]*)$"))
         .examples([json!("\"3\""), json!("*")]);
-    let tags_say = "The versions at which it may be carried out, each as an entity tag, or `*`. It does not \
-        count where something is made.";
+    let tags_say = "The versions at which it may be carried out, or `*`: the `ETag` of a command or of `GET \
+        /posts/{slug or id}`, strong or weakened by a proxy. It does not count where something is made.";
     let wait_says =
         "`wait=<seconds>`, at most 10: answer once readers see the change, or after that time.";
     OperationBuilder::new()
@@ -120,8 +121,12 @@ fn command(id: &str, summary: &str) -> OperationBuilder {
 
 /// A command about a post that is there.
 fn of_a_post(id: &str, summary: &str) -> OperationBuilder {
-    let uuid = text().format(Some(SchemaFormat::KnownFormat(KnownFormat::Uuid)));
-    command(id, summary).parameter(in_path("id", "The post", uuid))
+    let names = text().min_length(Some(1)).max_length(Some(80)).pattern(Some("^[A-Za-z0-9-]+$"));
+    command(id, summary).parameter(in_path(
+        "id",
+        "The post: its id, or a slug that it has or had",
+        names,
+    ))
 }
 
 fn body(schema: &str, media_types: &[&str], example: &Value) -> RequestBody {
@@ -173,7 +178,7 @@ fn general() -> Vec<Problem> {
     ]
 }
 
-/// Why a command with a body may be refused.
+/// Why a command may be refused for its body, also where it has none to take.
 fn of_bodies() -> Vec<Problem> {
     let error = http_api::FieldError::new("title", "empty", "must not be empty");
     vec![
@@ -187,7 +192,7 @@ fn of_posts() -> Vec<Problem> {
     vec![
         Problem::forbidden("only its author may change a post"),
         Problem::not_found("there is no such post"),
-        Problem::version_mismatch(3),
+        Problem::precondition_failed(3),
     ]
 }
 

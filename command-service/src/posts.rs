@@ -2,22 +2,18 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use domain::PostId;
 use domain::post::PostCommand;
-use http_api::{FormOrJson, Json, MergePatch, PathId, Problem};
-use uuid::Uuid;
+use http_api::{FormOrJson, Json, MergePatch, NoBody, PathId, PostAddress, Problem};
 
-use crate::caller::Caller;
-use crate::execute::Stream;
+use crate::caller::{Caller, Sent};
 use crate::requests::{Article, Draft, NewPost, Patch, Revision};
-use crate::service::Service;
+use crate::service::{Service, Target};
 
 /// `POST /posts`
 #[tracing::instrument(skip_all)]
 pub(crate) async fn create(
     State(service): State<Service>,
-    caller: Caller,
-    Json(body): Json<NewPost>,
+    Sent { caller, body: Json(body) }: Sent<Json<NewPost>>,
 ) -> Result<Response, Problem> {
     write(&service, &caller, body.check()?).await
 }
@@ -26,69 +22,67 @@ pub(crate) async fn create(
 #[tracing::instrument(skip_all)]
 pub(crate) async fn create_article(
     State(service): State<Service>,
-    caller: Caller,
-    FormOrJson(body): FormOrJson<Article>,
+    Sent { caller, body: FormOrJson(body) }: Sent<FormOrJson<Article>>,
 ) -> Result<Response, Problem> {
     write(&service, &caller, body.check()?).await
 }
 
-/// `PATCH /posts/{id}`
-#[tracing::instrument(skip_all, fields(post.id = %id))]
+/// `PATCH /posts/{id or slug}`
+#[tracing::instrument(skip_all, fields(post = %address))]
 pub(crate) async fn revise(
     State(service): State<Service>,
-    caller: Caller,
-    PathId(id): PathId<PostId>,
-    MergePatch(body): MergePatch<Patch>,
+    PathId(address): PathId<PostAddress>,
+    Sent { caller, body: MergePatch(body) }: Sent<MergePatch<Patch>>,
 ) -> Result<Response, Problem> {
     let Revision { changes, slug } = body.check()?;
     let by = caller.author_id();
     let revise = PostCommand::Revise { by, changes, slug };
-    change("revise", &service, &caller, id, revise).await
+    change("revise", &service, &caller, address, revise).await
 }
 
-/// `POST /posts/{id}/publish`
-#[tracing::instrument(skip_all, fields(post.id = %id))]
+/// `POST /posts/{id or slug}/publish`
+#[tracing::instrument(skip_all, fields(post = %address))]
 pub(crate) async fn publish(
     State(service): State<Service>,
-    caller: Caller,
-    PathId(id): PathId<PostId>,
+    PathId(address): PathId<PostAddress>,
+    Sent { caller, body: NoBody }: Sent<NoBody>,
 ) -> Result<Response, Problem> {
-    let publish = |slug| vec![PostCommand::Publish { by: caller.author_id(), post_id: id, slug }];
-    service.execute("publish", &caller, id, Stream::Existing, publish).await
+    let publish =
+        |post_id, slug| vec![PostCommand::Publish { by: caller.author_id(), post_id, slug }];
+    service.execute("publish", &caller, Target::Existing(address), publish).await
 }
 
-/// `POST /posts/{id}/unpublish`
-#[tracing::instrument(skip_all, fields(post.id = %id))]
+/// `POST /posts/{id or slug}/unpublish`
+#[tracing::instrument(skip_all, fields(post = %address))]
 pub(crate) async fn unpublish(
     State(service): State<Service>,
-    caller: Caller,
-    PathId(id): PathId<PostId>,
+    PathId(address): PathId<PostAddress>,
+    Sent { caller, body: NoBody }: Sent<NoBody>,
 ) -> Result<Response, Problem> {
     let unpublish = PostCommand::Unpublish { by: caller.author_id() };
-    change("unpublish", &service, &caller, id, unpublish).await
+    change("unpublish", &service, &caller, address, unpublish).await
 }
 
-/// `DELETE /posts/{id}`
-#[tracing::instrument(skip_all, fields(post.id = %id))]
+/// `DELETE /posts/{id or slug}`
+#[tracing::instrument(skip_all, fields(post = %address))]
 pub(crate) async fn delete(
     State(service): State<Service>,
-    caller: Caller,
-    PathId(id): PathId<PostId>,
+    PathId(address): PathId<PostAddress>,
+    Sent { caller, body: NoBody }: Sent<NoBody>,
 ) -> Result<Response, Problem> {
     let delete = PostCommand::Delete { by: caller.author_id() };
-    change("delete", &service, &caller, id, delete).await
+    change("delete", &service, &caller, address, delete).await
 }
 
 async fn write(service: &Service, caller: &Caller, draft: Draft) -> Result<Response, Problem> {
-    let id = PostId(Uuid::now_v7());
-    let commands = |choice| {
+    let commands = |post_id, choice| {
         let Draft { content, slug, publish } = &draft;
         let (content, slug) = (content.clone(), slug.clone());
         let written = PostCommand::Draft { author: caller.author(), content, slug };
-        let shown = PostCommand::Publish { by: caller.author_id(), post_id: id, slug: choice };
+        let shown = PostCommand::Publish { by: caller.author_id(), post_id, slug: choice };
         [Some(written), publish.then_some(shown)].into_iter().flatten().collect()
     };
-    service.execute("create", caller, id, Stream::New, commands).await
+    service.execute("create", caller, Target::New, commands).await
 }
 
 /// Carries out a command that does not depend on which slugs are taken.
@@ -96,8 +90,9 @@ async fn change(
     name: &'static str,
     service: &Service,
     caller: &Caller,
-    id: PostId,
+    address: PostAddress,
     command: PostCommand,
 ) -> Result<Response, Problem> {
-    service.execute(name, caller, id, Stream::Existing, |_| vec![command.clone()]).await
+    let target = Target::Existing(address);
+    service.execute(name, caller, target, |_, _| vec![command.clone()]).await
 }

@@ -10,7 +10,7 @@ pub(crate) fn problem(refusal: Refusal, version: u64) -> Problem {
         Refusal::NotFound => Problem::not_found("there is no such post"),
         Refusal::Deleted => Problem::gone("the post has been deleted"),
         Refusal::NotTheAuthor => Problem::forbidden("only its author may change a post"),
-        Refusal::VersionMismatch => Problem::version_mismatch(version),
+        Refusal::VersionMismatch => Problem::precondition_failed(version),
         Refusal::SlugTaken => Problem::slug_taken(),
     }
 }

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use axum::Router;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{patch, post};
 use http_api::{CorsArgs, layers};
 
 use crate::in_hand::{InHand, admit};
-use crate::preconditions::hash_request;
 use crate::service::Service;
 use crate::{openapi, posts};
 
@@ -24,7 +23,6 @@ pub(crate) fn routes(
         .route("/posts/{id}/publish", post(posts::publish))
         .route("/posts/{id}/unpublish", post(posts::unpublish))
         .route("/post", post(posts::create_article))
-        .layer(from_fn(hash_request))
         // Outside of whatever reads a body.
         .layer(from_fn_with_state(in_hand, admit))
         .merge(http_api::openapi::serve(openapi::document()));

@@ -10,8 +10,10 @@ use axum::response::Response;
 use domain::post::PostCommand;
 use domain::post::SlugChoice;
 use domain::{Partitions, Position, PostId};
-use http_api::{ConsistencyToken, Problem, TokenVerifier};
+use event_log::EventLog;
+use http_api::{ConsistencyToken, PostAddress, Problem, TokenVerifier};
 use read_model::Waiting;
+use uuid::Uuid;
 
 use crate::caller::Caller;
 use crate::execute::{ExecuteError, Order, Posts, Stream, outcome_name};
@@ -21,10 +23,20 @@ const APPEND_MARGIN: Duration = Duration::from_millis(500);
 /// Time from the deadline of an append to the limit of its whole request.
 const REQUEST_MARGIN: Duration = Duration::from_secs(1);
 
+/// Post that a command is about.
+#[derive(Debug)]
+pub(crate) enum Target {
+    /// One that the command creates.
+    New,
+    Existing(PostAddress),
+}
+
 /// Shared by all requests. Clones are cheap.
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
     pub(crate) posts: Posts,
+    /// Knows which post a slug names.
+    pub(crate) log: EventLog,
     pub(crate) verifier: TokenVerifier,
     pub(crate) waiting: Waiting,
     pub(crate) partitions: Partitions,
@@ -50,30 +62,51 @@ impl Service {
         &self,
         name: &'static str,
         caller: &Caller,
-        post_id: PostId,
-        stream: Stream,
-        commands: impl Fn(SlugChoice) -> Vec<PostCommand> + Send + Sync,
+        target: Target,
+        commands: impl Fn(PostId, SlugChoice) -> Vec<PostCommand> + Send + Sync,
     ) -> Result<Response, Problem> {
         let deadline = deadline(Instant::now(), self.command_limit, caller.deadline());
-        let order = Order {
-            post_id,
-            stream,
-            metadata: caller.metadata(),
-            // Where something is made there is nothing yet that could have a version.
-            if_match: caller.if_match().filter(|_| stream == Stream::Existing),
-            key: caller.key(),
-            deadline,
-            commands,
+        let execute = async {
+            let (post_id, stream) = self.resolve(&target).await?;
+            let order = Order {
+                post_id,
+                stream,
+                metadata: caller.metadata(),
+                // Where something is made there is nothing yet that could have a version.
+                if_match: caller.if_match().filter(|_| stream == Stream::Existing),
+                key: caller.key(),
+                deadline,
+                commands: |choice| commands(post_id, choice),
+            };
+            self.posts.execute(order).await
         };
         // The append ends at the deadline, and only it can tell whether the outcome is known. This
         // limit is for all else, and comes later so that it never cuts off an append.
         let limit = tokio::time::Instant::from_std(deadline + APPEND_MARGIN);
-        let answered = tokio::time::timeout_at(limit, self.posts.execute(order)).await;
+        let answered = tokio::time::timeout_at(limit, execute).await;
         let late = |_| ExecuteError::Unavailable(anyhow::anyhow!("it took too long"));
         let answered = answered.map_err(late).flatten();
         let outcome = outcome_name(&answered);
         metrics::counter!("commands_total", "command" => name, "outcome" => outcome).increment(1);
         Ok(self.answer(caller, &answered?).await)
+    }
+
+    /// Returns the id of the post that a command is about.
+    ///
+    /// A slug is never given to another post, but it may be claimed at any time, so this is not cached.
+    async fn resolve(&self, target: &Target) -> Result<(PostId, Stream), ExecuteError> {
+        let new_id = || PostId(Uuid::now_v7());
+        match target {
+            Target::New => Ok((new_id(), Stream::New)),
+            Target::Existing(PostAddress::Id(id)) => Ok((*id, Stream::Existing)),
+            Target::Existing(PostAddress::Slug(slug)) => {
+                let claim = self.log.claim_of(slug).await.map_err(ExecuteError::Unavailable)?;
+                // A slug that names no post is treated as an unknown id: the responses must not
+                // tell it from the slug of another author's draft, with an idempotency key or without.
+                let id = claim.map_or_else(new_id, |claim| claim.post_id);
+                Ok((id, Stream::Existing))
+            }
+        }
     }
 
     pub(crate) fn hand_out_token(

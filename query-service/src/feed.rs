@@ -10,6 +10,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use chrono::DateTime;
+use domain::post::Tag;
 use http_api::{ConsistencyToken, Problem};
 use read_model::{ListName, PostCard};
 

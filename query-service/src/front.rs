@@ -15,6 +15,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::Response;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Either, Map};
+use http_api::PostAddress as Address;
 use http_api::layers::surround_answer;
 use tower::Service;
 
@@ -24,7 +25,7 @@ use crate::browser::is_problem;
 use crate::freshness::{Freshness, Source};
 use crate::metrics::Hits;
 use crate::post::Sight;
-use crate::posts::{Address, page_for_everybody};
+use crate::posts::page_for_everybody;
 use crate::reader::Reader;
 use crate::routes::{self, PAGE, store_only_what_may_be};
 

@@ -5,10 +5,10 @@ use std::time::Instant;
 use axum::http::HeaderValue;
 use bytes::Bytes;
 use domain::{AuthorId, Position, Slug};
+use http_api::etag;
 use read_model::{StoredPage, StoredRow};
 use serde::Deserialize;
 
-use crate::answer::etag_of_row;
 use crate::freshness::Freshness;
 use crate::reads::Found;
 
@@ -51,10 +51,11 @@ impl Post {
             Some(StoredRow { page: Some(page), .. })
                 if page.published || reader.is_some_and(|reader| is_written_by(page, reader)) =>
             {
+                let body = page.to_json();
                 Sight::Page(Page {
                     slug: page.slug.clone(),
-                    etag: etag_of_row(found.incarnation, position),
-                    body: page.to_json(),
+                    etag: etag::of_post(version_of(page), &body),
+                    body,
                     is_draft: !page.published,
                 })
             }
@@ -76,6 +77,15 @@ impl Post {
         self.freshness.stale |= is_stale;
         self
     }
+}
+
+/// Version of the post; 0, which no post has, where the card cannot be read.
+fn version_of(page: &StoredPage) -> u64 {
+    #[derive(Deserialize)]
+    struct Card {
+        version: u64,
+    }
+    serde_json::from_slice::<Card>(&page.card).map_or(0, |card| card.version)
 }
 
 fn is_written_by(page: &StoredPage, reader: &AuthorId) -> bool {

@@ -1,13 +1,11 @@
 //! Posts by their address.
 
-use std::str::FromStr;
-
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use domain::{Claim, Position, PostId, Slug};
-use http_api::{PathId, Problem};
+use http_api::{PathId, PostAddress as Address, Problem};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -20,21 +18,6 @@ use crate::post::{Page, Sight};
 use crate::reader::Reader;
 use crate::reads::ReadError;
 use crate::routes::Service;
-
-/// What stands behind `/posts/`: an id for whoever knows it, a slug for readers.
-#[derive(Debug)]
-pub(crate) enum Address {
-    Id(PostId),
-    Slug(Slug),
-}
-
-impl FromStr for Address {
-    type Err = domain::Invalid;
-
-    fn from_str(text: &str) -> Result<Self, domain::Invalid> {
-        text.parse().map(Self::Id).or_else(|_| text.parse().map(Self::Slug))
-    }
-}
 
 /// `GET /posts/{slug or id}`
 pub(crate) async fn page(

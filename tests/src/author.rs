@@ -154,6 +154,18 @@ impl Author {
         self.change(Method::PATCH, post, "", Some(changes), title).await
     }
 
+    /// `PATCH /posts/{slug}` with an `If-Match`
+    ///
+    /// # Panics
+    ///
+    /// If the service does not answer.
+    pub async fn revise_if(&self, post: &Post, if_match: &str, changes: Value) -> Answer {
+        let path = format!("/posts/{}", post.slug());
+        let request = self.request(Method::PATCH, &self.services[0], &path).json(&changes);
+        let answer = Answer::of(request.header("if-match", if_match)).await;
+        answer.expect("the command service did not answer")
+    }
+
     /// `PATCH /posts/{id}` while things may be breaking, with the consistency token of the answer; `None` if
     /// it was not acknowledged.
     ///

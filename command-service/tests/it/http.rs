@@ -68,6 +68,51 @@ async fn a_post_goes_through_its_life() {
 }
 
 #[tokio::test]
+async fn a_post_is_changed_under_its_id_and_every_slug_it_ever_had() {
+    let service = start().await;
+    let body = json!({ "title": "On writing", "content": "Begin." });
+    let answer = service.anne(Method::POST, "/posts").json(&body).send().await.unwrap();
+    let location = answer.headers()["location"].to_str().unwrap().to_owned();
+    let id = answer.json::<Value>().await.unwrap()["id"].clone();
+    let path = location.strip_prefix("https://blog.example").unwrap();
+    let change = async |method, path: &str, body: Value| {
+        let (status, told) = told(service.anne(method, path).json(&body)).await;
+        assert_eq!((status, &told["id"]), (200, &id), "{path}: {told}");
+        told["version"].clone()
+    };
+    assert_eq!(change(Method::PATCH, path, json!({ "slug": "the-craft" })).await, 3);
+    assert_eq!(change(Method::PATCH, path, json!({ "title": "a" })).await, 4);
+    assert_eq!(change(Method::POST, "/posts/the-craft/unpublish", json!({})).await, 5);
+    assert_eq!(change(Method::POST, "/posts/on-writing/publish", json!({})).await, 6);
+    let by_id = format!("/posts/{}", id.as_str().unwrap());
+    assert_eq!(change(Method::PATCH, &by_id, json!({ "title": "b" })).await, 7);
+    assert_eq!(change(Method::DELETE, "/posts/the-craft", json!({})).await, 8);
+    expect(told(service.anne(Method::POST, "/posts/the-craft/publish")).await, 410, "gone");
+}
+
+#[tokio::test]
+async fn a_slug_that_names_no_post_is_answered_as_an_unknown_id() {
+    let service = start().await;
+    for key in [None, Some("k")] {
+        let mut seen = vec![];
+        for address in ["nothing-here", "01890000-0000-7000-8000-000000000000"] {
+            for _ in 0..2 {
+                let request = service.anne(Method::DELETE, &format!("/posts/{address}"));
+                let request = match key {
+                    Some(key) => request.header("idempotency-key", format!("{key}-{address}")),
+                    None => request,
+                };
+                let answer = request.send().await.unwrap();
+                let replayed = answer.headers().get("idempotent-replayed").is_some();
+                seen.push((replayed, answer.status().as_u16(), answer.text().await.unwrap()));
+            }
+        }
+        assert_eq!(seen[0].1, 404);
+        assert_eq!(seen[..2], seen[2..], "{key:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_article_is_made_from_a_form_or_from_json() {
     let service = start().await;
     let article = json!({ "title": "On Ünï", "content": "a & b" });
@@ -105,18 +150,122 @@ async fn only_its_author_changes_a_post() {
 }
 
 #[tokio::test]
+async fn to_others_a_draft_is_a_post_that_does_not_exist() {
+    let service = start().await;
+    let draft = async |slug: &str| {
+        let body = json!({ "title": "a", "content": "", "status": "draft", "slug": slug });
+        made(&service, body).await.1["id"].as_str().unwrap().to_owned()
+    };
+    let (waiting, thrown_away, taken_back) =
+        (draft("waiting").await, draft("thrown-away").await, draft("taken-back").await);
+    told(service.anne(Method::DELETE, &format!("/posts/{thrown_away}"))).await;
+    for command in ["publish", "unpublish"] {
+        told(service.anne(Method::POST, &format!("/posts/{taken_back}/{command}"))).await;
+    }
+
+    let nothing = "01890000-0000-7000-8000-000000000000";
+    let addresses = [
+        "01890000-0000-7000-8000-000000000001",
+        "free",
+        &waiting,
+        "waiting",
+        &thrown_away,
+        "thrown-away",
+        &taken_back,
+        "taken-back",
+    ];
+    let all = async |author: &str, address: &str, key: Option<&str>| {
+        let mut seen = vec![];
+        for (method, rest) in [
+            (Method::PATCH, ""),
+            (Method::POST, "/publish"),
+            (Method::POST, "/unpublish"),
+            (Method::DELETE, ""),
+        ] {
+            for _again in 0..2 {
+                let path = format!("/posts/{address}{rest}");
+                let mut request = service.request(method.clone(), &path).bearer_auth(token(author));
+                request = request.header("if-match", "*").json(&json!({}));
+                if let Some(key) = key {
+                    let key = format!("{key}-{address}-{method}{}", rest.len());
+                    request = request.header("idempotency-key", key);
+                }
+                let answer = request.send().await.unwrap();
+                let mut headers = answer.headers().clone();
+                headers.remove("date");
+                headers.remove("x-request-id");
+                let status = answer.status().as_u16();
+                let mut body: Value = answer.json().await.unwrap();
+                body.as_object_mut().unwrap().remove("request_id");
+                seen.push((status, headers, body));
+            }
+        }
+        seen
+    };
+    for key in [None, Some("k")] {
+        let expected = all("bob", nothing, key).await;
+        assert!(expected.iter().all(|(status, ..)| *status == 404), "{expected:?}");
+        for address in addresses {
+            assert_eq!(all("bob", address, key).await, expected, "{address}, {key:?}");
+        }
+    }
+    // Her own are where they were.
+    expect(told(service.anne(Method::POST, "/posts/thrown-away/publish")).await, 410, "gone");
+    for (own, version) in [("waiting", 2), ("taken-back", 4)] {
+        let (status, published) =
+            told(service.anne(Method::POST, &format!("/posts/{own}/publish"))).await;
+        assert_eq!((status, &published["version"]), (200, &json!(version)), "{published}");
+    }
+}
+
+#[tokio::test]
+async fn a_command_without_a_body_takes_none() {
+    let service = start().await;
+    let (_, made) = made(&service, json!({ "title": "a", "content": "b" })).await;
+    let id = made["id"].as_str().unwrap();
+    for (method, rest) in
+        [(Method::POST, "/publish"), (Method::POST, "/unpublish"), (Method::DELETE, "")]
+    {
+        let request = || service.anne(method.clone(), &format!("/posts/{id}{rest}"));
+        let body = json!({ "at": "noon" });
+        expect(told(request().json(&body)).await, 422, "validation_failed");
+        expect(told(request().form(&body)).await, 415, "unsupported_media_type");
+        expect(told(request().body("{}")).await, 415, "unsupported_media_type");
+        assert_eq!(told(request().json(&json!({}))).await.0, 200);
+        let empty = request().header("content-type", "application/json");
+        assert_eq!(told(empty).await.0, 200);
+    }
+}
+
+#[tokio::test]
+async fn tags_keep_the_spelling_of_their_author() {
+    let service = start().await;
+    let tags = json!(["C", "C++", "C#", ".NET", "Event Sourcing"]);
+    let (status, _) = made(&service, json!({ "title": "a", "content": "b", "tags": tags })).await;
+    assert_eq!(status, 201);
+    let recorded: Value = sqlx::query_scalar(
+        "SELECT payload #> '{drafted,content,tags}' FROM events WHERE position = 1",
+    )
+    .fetch_one(&mut service.database().connect().await)
+    .await
+    .unwrap();
+    assert_eq!(recorded, tags);
+}
+
+#[tokio::test]
 async fn nobody_gets_in_without_a_good_token() {
     let service = start().await;
     let post = || service.request(Method::POST, "/posts").json(&json!({}));
-    for request in [
-        post(),
-        post().bearer_auth("nonsense"),
-        post().bearer_auth("x".repeat(20_000)),
-        post().header("authorization", "Basic YTpi"),
-        service.request(Method::DELETE, "/posts/not-an-id"),
+    let shown = "Bearer error=\"invalid_token\"";
+    for (request, challenge) in [
+        (post(), "Bearer"),
+        (post().bearer_auth("nonsense"), shown),
+        (post().bearer_auth("x".repeat(20_000)), shown),
+        (post().header("authorization", "Basic YTpi"), "Bearer"),
+        (service.request(Method::DELETE, "/posts/not-an-id"), "Bearer"),
     ] {
         let answer = request.send().await.unwrap();
-        assert_eq!(answer.headers()["www-authenticate"], "Bearer");
+        assert_eq!(answer.headers()["www-authenticate"], challenge);
         expect((answer.status().as_u16(), answer.json().await.unwrap()), 401, "unauthenticated");
     }
 }
@@ -157,8 +306,12 @@ async fn every_broken_limit_is_named() {
         ("tags", json!(["!"]), "tags.0", "malformed"),
         ("tags", json!(["a", 5]), "tags.1", "wrong_type"),
         ("tags", json!("a"), "tags", "wrong_type"),
+        ("tags", json!(["Rust", "C++", "rust"]), "tags.2", "duplicate"),
+        ("tags", json!(["+".repeat(40)]), "tags.0", "too_long"),
         ("slug", json!(""), "slug", "malformed"),
         ("slug", json!("On Writing"), "slug", "malformed"),
+        ("slug", json!("-"), "slug", "malformed"),
+        ("slug", json!("on--writing"), "slug", "malformed"),
         ("slug", json!(long(81)), "slug", "too_long"),
         ("slug", json!("posts"), "slug", "reserved"),
         ("slug", json!("01890000-0000-7000-8000-000000000000"), "slug", "reserved"),

@@ -23,7 +23,7 @@ use crate::{FieldError, Problem};
 
 /// The name of the way to say who is asking.
 const BEARER: &str = "bearer";
-const SLUG: &str = "^[a-z0-9-]{1,80}$";
+const SLUG: &str = "^[a-z0-9]+(-[a-z0-9]+)*$";
 const ETAG: &str = "^\"[^\"]*\"$";
 
 /// The document of one service: its operations, with the schemas of its own.
@@ -210,7 +210,8 @@ fn headers_of(problems: &[Problem]) -> Vec<(&'static str, Header)> {
     };
     let retry_after = seconds("In how many seconds to try again");
     let only_with_key = seconds("In how many seconds to try again; only with an Idempotency-Key");
-    let scheme = response_header("How to say who is asking", text().enum_values(Some(["Bearer"])));
+    let challenges = text().enum_values(Some(["Bearer", "Bearer error=\"invalid_token\""]));
+    let scheme = response_header("How to say who is asking", challenges);
     match problems.first().map(|problem| problem.status().as_u16()) {
         Some(401) => vec![("WWW-Authenticate", scheme)],
         Some(503) => vec![("Retry-After", retry_after)],

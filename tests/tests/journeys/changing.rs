@@ -29,6 +29,23 @@ async fn a_revision_appears() {
 }
 
 #[tokio::test]
+async fn what_was_read_is_what_is_changed() {
+    let blog = Blog::start().await;
+    let anne = blog.sign_up("anne");
+    let post = anne.publish("On writing").await;
+    let etag = blog.reader().page(post.slug()).await.header("etag").to_owned();
+    assert!(etag.starts_with("\"2-"), "{etag}");
+
+    let weakened = format!("W/{etag}");
+    let first = anne.revise_if(&post, &etag, json!({ "title": "a" })).await;
+    let late = anne.revise_if(&post, &weakened, json!({ "title": "b" })).await;
+
+    assert_eq!((first.status, first.header("etag")), (200, "\"3\""));
+    assert_eq!((late.status, &late.body["code"]), (412, &json!("precondition_failed")));
+    assert_eq!(late.body["version"], 3);
+}
+
+#[tokio::test]
 async fn an_unpublished_post_is_gone_and_comes_back_with_its_first_date() {
     let blog = Blog::start().await;
     let anne = blog.sign_up("anne");

@@ -11,6 +11,7 @@ use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
 use axum::response::IntoResponse as _;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::Problem;
 use media::Media;
@@ -19,16 +20,20 @@ use media::Media;
 pub const MAX_BODY_BYTES: usize = 1 << 20;
 
 /// `application/json`
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize)]
 pub struct Json<T>(pub T);
 
 /// `application/merge-patch+json` (RFC 7396), or `application/json` read as such.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize)]
 pub struct MergePatch<T>(pub T);
 
 /// `application/x-www-form-urlencoded` or `application/json`
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize)]
 pub struct FormOrJson<T>(pub T);
+
+/// No body, or an empty object of `application/json`.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct NoBody;
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Problem;
@@ -54,22 +59,44 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for FormOrJson<T> {
     }
 }
 
+impl<S: Send + Sync> FromRequest<S> for NoBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Empty {}
+
+        let media = Media::expect(&[Media::Json], request.headers());
+        let bytes = bytes(request, state).await?;
+        if !bytes.is_empty() {
+            media?;
+            let Empty {} = json(&bytes)?;
+        }
+        Ok(Self)
+    }
+}
+
 async fn read<T, S>(request: Request, state: &S, expected: &[Media]) -> Result<T, Problem>
 where
     T: DeserializeOwned,
     S: Send + Sync,
 {
     let media = Media::expect(expected, request.headers())?;
-    let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
-        if rejection.into_response().status() == StatusCode::PAYLOAD_TOO_LARGE {
-            return Problem::too_large(format!("a body has at most {MAX_BODY_BYTES} bytes"));
-        }
-        Problem::invalid_request("the body did not arrive whole")
-    })?;
+    let bytes = bytes(request, state).await?;
     match media {
         Media::Json | Media::MergePatch => json(&bytes),
         Media::Form => form(&bytes),
     }
+}
+
+async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    Bytes::from_request(request, state).await.map_err(|rejection| {
+        if rejection.into_response().status() == StatusCode::PAYLOAD_TOO_LARGE {
+            return Problem::too_large(format!("a body has at most {MAX_BODY_BYTES} bytes"));
+        }
+        Problem::invalid_request("the body did not arrive whole")
+    })
 }
 
 fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
