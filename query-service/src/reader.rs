@@ -14,6 +14,8 @@ use crate::routes::Service;
 pub(crate) struct Reader {
     actor: Option<Actor>,
     shown: Shown,
+    /// There is an `Authorization` header, be it of a scheme that counts as no credentials.
+    has_credentials: bool,
 }
 
 impl Reader {
@@ -24,7 +26,8 @@ impl Reader {
 
     /// Who says neither who they are nor what they have seen.
     pub(crate) fn anybody() -> Self {
-        Self { actor: None, shown: Shown { token: None, has_tried: false } }
+        let shown = Shown { token: None, has_tried: false };
+        Self { actor: None, shown, has_credentials: false }
     }
 
     pub(crate) fn author(&self) -> Option<&AuthorId> {
@@ -32,7 +35,7 @@ impl Reader {
     }
 
     pub(crate) fn audience(&self) -> Audience {
-        if self.actor.is_some() || self.shown.has_tried {
+        if self.has_credentials || self.shown.has_tried {
             Audience::OneReader
         } else {
             Audience::Everybody
@@ -84,8 +87,9 @@ impl FromRequestParts<Service> for Reader {
 
     async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, Problem> {
         let shown = Shown::from_request_parts(parts, service).await?;
+        let has_credentials = parts.headers.contains_key(header::AUTHORIZATION);
         let actor =
             <Actor as OptionalFromRequestParts<Service>>::from_request_parts(parts, service);
-        Ok(Self { actor: actor.await?, shown })
+        Ok(Self { actor: actor.await?, shown, has_credentials })
     }
 }

@@ -64,6 +64,25 @@ async fn a_bad_token_is_refused_even_where_none_is_needed() {
     for address in ["/posts/writing", "/post/writing", "/posts"] {
         let answer = blog.reader().with_token("forged").get(address).await;
         assert_eq!((answer.status, answer.code().as_str()), (401, "unauthenticated"), "{address}");
-        assert_eq!(answer.header("www-authenticate"), "Bearer");
+        let challenge = "Bearer error=\"invalid_token\"";
+        assert_eq!(answer.header("www-authenticate"), challenge);
     }
+}
+
+#[tokio::test]
+async fn another_scheme_counts_as_no_credentials_and_the_answer_is_private() {
+    let blog = Blog::start().await;
+    blog.publish("writing").await;
+    let draft = blog.draft("thinking").await;
+    blog.project().await;
+    let get = async |address: &str| {
+        blog.reader().get_with(address, "authorization", "Basic YW5uZTo=").await
+    };
+    for address in ["/posts/writing", "/post/writing", "/posts", "/feed.atom"] {
+        let answer = get(address).await;
+        assert_eq!(answer.status, 200, "{address}");
+        assert_eq!(answer.header("cache-control"), "private, no-store", "{address}");
+    }
+    assert_eq!(get(&format!("/posts/{draft}")).await.status, 404);
+    assert_eq!(get("/me/posts").await.header("www-authenticate"), "Bearer");
 }
