@@ -27,6 +27,16 @@ pub struct DrainArgs {
         value_parser = clap::value_parser!(u64).range(1..=3600),
     )]
     pub drain_seconds: u64,
+
+    /// Time for which a stopping process still takes new work after its readiness fails, in seconds, so that load
+    /// balancers notice first
+    #[arg(
+        long,
+        env = "INKSTREAM_STOP_DELAY_SECONDS",
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u64).range(0..=300),
+    )]
+    pub stop_delay_seconds: u64,
 }
 
 impl DrainArgs {
@@ -46,6 +56,7 @@ pub struct Tasks {
     work: Stage,
     last: Stage,
     drain_limit: Duration,
+    stop_delay: Duration,
     running: Check,
 }
 
@@ -56,6 +67,7 @@ impl Tasks {
             work: Stage::default(),
             last: Stage::default(),
             drain_limit: drain.limit(),
+            stop_delay: Duration::from_secs(drain.stop_delay_seconds),
             running: readiness.check("running"),
         }
     }
@@ -79,15 +91,11 @@ impl Tasks {
     /// Runs until `shutdown` completes or a task ends, then lets work in hand finish.
     pub async fn run_until(mut self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         self.running.ready();
-        let outcome = tokio::select! {
-            () = pin!(shutdown) => Ok(()),
-            // Half a service looks healthy and is not. If one task ends, all do, and whoever started
-            // the process starts it again.
-            Some(ended) = self.work.next() => Err(gave_up(ended)),
-            Some(ended) = self.last.next() => Err(gave_up(ended)),
-        };
-
+        let mut outcome = self.next_end(shutdown).await;
         self.running.not_ready("stopping");
+        if outcome.is_ok() && !self.stop_delay.is_zero() {
+            outcome = self.next_end(tokio::time::sleep(self.stop_delay)).await;
+        }
         let drained = timeout(self.drain_limit, async {
             let worked = self.work.drain().await;
             worked.and(self.last.drain().await)
@@ -97,6 +105,17 @@ impl Tasks {
             Err(anyhow!("work in hand did not finish in time: {names}"))
         });
         outcome.and(drained)
+    }
+
+    /// Waits for a signal, or for the first task that ends by itself.
+    async fn next_end(&mut self, signal: impl Future<Output = ()>) -> anyhow::Result<()> {
+        tokio::select! {
+            () = pin!(signal) => Ok(()),
+            // Half a service looks healthy and is not. If one task ends, all do, and what started
+            // the process starts it again.
+            Some(ended) = self.work.next() => Err(gave_up(ended)),
+            Some(ended) = self.last.next() => Err(gave_up(ended)),
+        }
     }
 }
 
@@ -164,7 +183,7 @@ mod tests {
     use super::*;
 
     fn tasks() -> Tasks {
-        Tasks::new(DrainArgs { drain_seconds: 60 }, &Readiness::new())
+        Tasks::new(DrainArgs { drain_seconds: 60, stop_delay_seconds: 0 }, &Readiness::new())
     }
 
     async fn until_stopped(stop: CancellationToken) -> anyhow::Result<()> {
@@ -210,7 +229,8 @@ mod tests {
 
     #[tokio::test]
     async fn work_that_does_not_finish_in_time_is_named() {
-        let mut tasks = Tasks::new(DrainArgs { drain_seconds: 1 }, &Readiness::new());
+        let mut tasks =
+            Tasks::new(DrainArgs { drain_seconds: 1, stop_delay_seconds: 0 }, &Readiness::new());
         tasks.spawn("relay", async |_| std::future::pending().await);
         let error = tasks.run_until(async {}).await.unwrap_err();
         assert_eq!(format!("{error:#}"), "work in hand did not finish in time: relay");
@@ -219,7 +239,8 @@ mod tests {
     #[tokio::test]
     async fn a_process_that_stops_is_not_ready() {
         let readiness = Readiness::new();
-        let mut tasks = Tasks::new(DrainArgs { drain_seconds: 60 }, &readiness);
+        let mut tasks =
+            Tasks::new(DrainArgs { drain_seconds: 60, stop_delay_seconds: 0 }, &readiness);
         let (seen, begun) = (readiness.clone(), Arc::new(Notify::new()));
         let begins = Arc::clone(&begun);
         tasks.spawn("http", async move |stop: CancellationToken| {
@@ -230,5 +251,39 @@ mod tests {
             Ok(())
         });
         tasks.run_until(begun.notified()).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_stops_still_takes_work_for_a_while() {
+        let readiness = Readiness::new();
+        let drain = DrainArgs { drain_seconds: 60, stop_delay_seconds: 5 };
+        let mut tasks = Tasks::new(drain, &readiness);
+        let stopped = Arc::new(Mutex::new(None));
+        let begun = tokio::time::Instant::now();
+        let notes = stopped.clone();
+        tasks.spawn("http", async move |stop: CancellationToken| {
+            stop.cancelled().await;
+            *notes.lock().unwrap() = Some(begun.elapsed());
+            Ok(())
+        });
+        let running = tokio::spawn(tasks.run_until(tokio::time::sleep(Duration::from_secs(1))));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(!readiness.is_ready());
+        assert_eq!(*stopped.lock().unwrap(), None, "no work is taken any more");
+        running.await.unwrap().unwrap();
+        assert_eq!(stopped.lock().unwrap().unwrap().as_secs(), 6);
+    }
+
+    #[tokio::test]
+    async fn a_task_that_fails_while_a_process_still_takes_work_ends_it() {
+        let drain = DrainArgs { drain_seconds: 60, stop_delay_seconds: 300 };
+        let mut tasks = Tasks::new(drain, &Readiness::new());
+        let (fail, failing) = tokio::sync::oneshot::channel::<()>();
+        tasks.spawn("relay", async |_| {
+            let _ = failing.await;
+            anyhow::bail!("the lease is lost")
+        });
+        let error = tasks.run_until(async move { drop(fail) }).await.unwrap_err();
+        assert_eq!(format!("{error:#}"), "the task `relay` gave up: the lease is lost");
     }
 }

@@ -1,6 +1,6 @@
 //! Services that are told to stop, or stand still for a while.
 
-use journeys::{Blog, Load};
+use journeys::{Blog, Ground, Load};
 use testkit::{Signal, eventually};
 
 #[tokio::test]
@@ -32,6 +32,19 @@ async fn told_to_stop_the_command_service_answers_what_it_has_accepted() {
         );
     }
     blog.has_kept_its_word(&outcome).await;
+}
+
+#[tokio::test]
+async fn a_service_that_is_no_longer_ready_still_takes_requests_for_a_while() {
+    let delay = ("INKSTREAM_STOP_DELAY_SECONDS", "30");
+    let mut blog = Blog::start_on(Ground::shared().await, &[delay]).await;
+    let anne = blog.sign_up("anne");
+
+    blog.command.process().signal(Signal::Terminate).expect("no signal was sent");
+    eventually("it is stopping", async || !blog.command.is_ready().await).await;
+    anne.publish("Still taken").await;
+
+    assert!(blog.command.ended().await.success());
 }
 
 #[tokio::test]
