@@ -9,6 +9,7 @@ mod cold;
 mod posts;
 mod reads;
 mod rebuild;
+mod slow_clients;
 mod visibility;
 mod zipf;
 
@@ -84,6 +85,8 @@ enum Part {
     Visibility,
     /// A projector that comes back
     CatchUp,
+    /// Reads and posts beside slow clients of every kind
+    SlowClients,
     /// All views made anew from a million events, alone and in front of readers and writers
     Rebuild,
 }
@@ -144,6 +147,9 @@ async fn measure(args: &Args, report: &mut Report) -> anyhow::Result<()> {
     }
     if args.measures(Part::CatchUp) {
         catch_up::measure(args, report).await?;
+    }
+    if args.measures(Part::SlowClients) {
+        slow_clients::measure(args, report).await?;
     }
     if args.measures(Part::Rebuild) {
         rebuild::measure(args, report).await?;

@@ -9,7 +9,7 @@ use domain::AuthorId;
 use domain::post::Author;
 use http_api::etag::EntityTags;
 use http_api::layers::RequestDeadline;
-use http_api::{Actor, ConsistencyToken, Problem};
+use http_api::{Actor, ConsistencyToken, Problem, RequestId};
 use serde::Serialize;
 
 use crate::preconditions::{IdempotencyKey, KeyOfHead, if_match};
@@ -19,6 +19,7 @@ use crate::waiting;
 #[derive(Debug)]
 pub(crate) struct Caller {
     actor: Actor,
+    request_id: Option<RequestId>,
     traceparent: Option<String>,
     if_match: Option<EntityTags>,
     key: Option<IdempotencyKey>,
@@ -39,7 +40,9 @@ impl Caller {
     pub(crate) fn metadata(&self) -> HashMap<String, String> {
         let actor = ("actor".to_owned(), self.actor.author_id.to_string());
         let trace = self.traceparent.clone().map(|trace| ("traceparent".to_owned(), trace));
-        [Some(actor), trace].into_iter().flatten().collect()
+        let request_id = self.request_id.as_ref().map(RequestId::as_str);
+        let request_id = request_id.map(|id| ("request_id".to_owned(), id.to_owned()));
+        [Some(actor), trace, request_id].into_iter().flatten().collect()
     }
 
     pub(crate) fn if_match(&self) -> Option<EntityTags> {
@@ -81,12 +84,13 @@ where
 
     async fn from_request(request: Request, service: &Service) -> Result<Self, Problem> {
         let (mut parts, body) = request.into_parts();
-        // A body is read only for an author who is known.
-        let actor = <Actor as FromRequestParts<_>>::from_request_parts(&mut parts, service).await?;
+        // Every command lies behind `admit`.
+        let actor: Actor = parts.extensions.remove().ok_or_else(Problem::internal)?;
         let key = KeyOfHead::read(&parts, &actor.author_id)?;
         let headers = &parts.headers;
         let mut caller = Caller {
             deadline: parts.extensions.get().map(|RequestDeadline(deadline)| *deadline),
+            request_id: parts.extensions.get().cloned(),
             traceparent: traceparent(headers),
             if_match: if_match(headers)?,
             key: None,

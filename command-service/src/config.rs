@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 use domain::{AuthorId, Partitions};
 use http_api::{AuthArgs, CorsArgs};
-use service_runtime::{DrainArgs, Secret, TelemetryArgs};
+use service_runtime::{ConnectionArgs, DrainArgs, Secret, TelemetryArgs};
 
 use crate::store::QueueLimits;
 
@@ -109,8 +109,8 @@ pub struct Config {
     )]
     pub queue_ms: u64,
 
-    /// How many KiB of requests may be in hand, bodies of 1 MiB or many small ones, before further ones are
-    /// turned away unread
+    /// Maximum size of all requests in flight, in KiB, as far as their bodies have arrived; further ones are
+    /// answered 503, and 429 if one author takes more than a quarter of it
     #[arg(
         long,
         env = "INKSTREAM_REQUESTS_KIB",
@@ -143,6 +143,8 @@ pub struct Config {
     )]
     pub lease_seconds: u64,
 
+    #[command(flatten)]
+    pub connections: ConnectionArgs,
     #[command(flatten)]
     pub auth: AuthArgs,
     #[command(flatten)]
@@ -296,6 +298,7 @@ mod tests {
             "--queue-kib=1",
             "--queue-ms=0",
             "--requests-kib=1",
+            "--connections=1",
             "--database-connections=0",
             "--drain-seconds=0",
             "--log-format=xml",

@@ -9,7 +9,7 @@ mod answer;
 mod caller;
 pub mod execute;
 mod expiry;
-mod in_hand;
+mod in_flight;
 pub mod metrics;
 mod openapi;
 mod postgres;
@@ -29,11 +29,12 @@ use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::Router;
 use domain::post::Post;
 use event_log::EventLog;
-use http_api::TokenVerifier;
+use http_api::{Edge, TokenVerifier};
 use read_model::{KeySpace, Views, WatchTask};
-use service_runtime::{DrainArgs, Ops, Readiness, Server, Tasks};
+use service_runtime::{DrainArgs, Limits, Ops, Readiness, Server, Tasks};
 use tokio::sync::Notify;
 
 pub use config::Config;
@@ -41,7 +42,7 @@ pub use metrics::METRICS;
 
 use execute::Posts;
 use expiry::Expiry;
-use in_hand::InHand;
+use in_flight::InFlight;
 use postgres::Watch;
 use relay::{Relay, RelaySettings, Topic};
 use service::Service;
@@ -55,7 +56,7 @@ const REDIS_LIMIT: Duration = Duration::from_millis(500);
 /// All that runs in a process of this service.
 #[derive(Debug)]
 pub struct App {
-    http: Server,
+    http: Server<Edge<Router>>,
     writer: WriterTask,
     snapshots: SnapshotTask,
     relay: Relay,
@@ -111,13 +112,15 @@ impl App {
             command_limit: config.request_limit(),
         };
         // For the body to arrive, for the command, and for the views.
-        let request_limit = 2 * config.request_limit() + waiting::MAX_WAIT;
-        let in_hand = InHand::new(config.requests_kib);
-        let routes = routes::routes(service, in_hand, request_limit, &config.cors);
+        let request_limit = Limits::BODY + config.request_limit() + waiting::MAX_WAIT;
+        let in_flight = InFlight::new(config.requests_kib);
+        let routes = routes::routes(service, in_flight, request_limit, &config.cors);
+        let limits = Limits::of(config.connections)?;
         let requests_end_within = config.drain.limit_for_requests();
-        let http = Server::bind(config.http_address, routes, requests_end_within)
-            .await
-            .context("while opening the port for commands")?;
+        let http =
+            Server::bind(config.http_address, Edge::new(routes), limits, requests_end_within)
+                .await
+                .context("while opening the port for commands")?;
         let ops = Ops::bind(config.ops_address, readiness.clone()).await?;
 
         let keep = Duration::from_secs(u64::from(config.key_hours) * 3600);

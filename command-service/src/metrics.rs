@@ -33,11 +33,14 @@ pub const METRICS: &[Metric] = &[
     ),
     counter("recent_reads_total", &["outcome"], "Posts looked for in memory: hit or miss"),
     counter(
-        "requests_turned_away_total",
-        &[],
-        "Requests answered 503 unread, because too many bytes of requests are in hand",
+        "requests_rejected_total",
+        &["limit"],
+        "Number of requests rejected for their size in flight: beyond the total, or the share of their author",
     ),
-    gauge("requests_in_hand_bytes", "What the requests in hand may take, by their own word"),
+    gauge(
+        "requests_in_flight_bytes",
+        "Number of bytes of all requests in flight that have arrived",
+    ),
     counter(
         "append_turned_away_total",
         &["reason"],

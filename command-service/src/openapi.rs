@@ -169,9 +169,11 @@ fn general() -> Vec<Problem> {
     vec![
         Problem::invalid_request("the request cannot be read"),
         Problem::unauthenticated("a bearer token is required"),
+        Problem::request_timeout(),
         Problem::version_conflict("others keep changing this post"),
         Problem::too_large("a body has at most 1048576 bytes"),
         Problem::idempotency_key_reused(),
+        Problem::rate_limited("too many requests of this author are in flight", 1),
         Problem::internal(),
         Problem::unavailable("commands cannot be recorded at the moment", 2),
         Problem::outcome_unknown(Some(2)),

@@ -7,16 +7,17 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{patch, post};
 use http_api::{CorsArgs, layers};
 
-use crate::in_hand::{InHand, admit};
+use crate::in_flight::{Admission, InFlight, admit};
 use crate::service::Service;
 use crate::{openapi, posts};
 
 pub(crate) fn routes(
     service: Service,
-    in_hand: InHand,
+    in_flight: InFlight,
     request_limit: Duration,
     cors: &CorsArgs,
 ) -> Router {
+    let admission = Admission { in_flight, verifier: service.verifier.clone() };
     let routes = Router::new()
         .route("/posts", post(posts::create))
         .route("/posts/{id}", patch(posts::revise).delete(posts::delete))
@@ -24,7 +25,7 @@ pub(crate) fn routes(
         .route("/posts/{id}/unpublish", post(posts::unpublish))
         .route("/post", post(posts::create_article))
         // Outside of whatever reads a body.
-        .layer(from_fn_with_state(in_hand, admit))
+        .route_layer(from_fn_with_state(admission, admit))
         .merge(http_api::openapi::serve(openapi::document()));
     layers::surround(routes, request_limit, cors).with_state(service)
 }

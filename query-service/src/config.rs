@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Parser;
 use clap::builder::RangedU64ValueParser;
 use http_api::{AuthArgs, CorsArgs};
-use service_runtime::{DrainArgs, Secret, TelemetryArgs};
+use service_runtime::{ConnectionArgs, DrainArgs, Secret, TelemetryArgs};
 
 /// Answers reads: posts by their address, and lists of them.
 #[derive(Debug, Clone, Parser)]
@@ -135,6 +135,9 @@ pub struct Config {
         value_parser = clap::value_parser!(u64).range(0..=3600),
     )]
     pub start_seconds: u64,
+
+    #[command(flatten)]
+    pub connections: ConnectionArgs,
 
     #[command(flatten)]
     pub auth: AuthArgs,

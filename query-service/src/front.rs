@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::Request;
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use axum::response::Response;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Either, Map};
-use http_api::PostAddress as Address;
+use http_api::edge::has_valid_host;
 use http_api::layers::surround_answer;
+use http_api::{Edge, PostAddress as Address, RequestId};
 use tower::Service;
 
 use crate::accept::{Form, vary_by_form};
@@ -34,6 +34,13 @@ type Answered = Result<Response, Infallible>;
 /// Stands before the routes.
 #[derive(Debug, Clone)]
 pub(crate) struct Front {
+    pages: Arc<Pages>,
+    misses: Edge<Misses>,
+}
+
+/// What answers if memory does not.
+#[derive(Debug, Clone)]
+pub(crate) struct Misses {
     pages: Arc<Pages>,
     routes: Router,
 }
@@ -55,7 +62,8 @@ impl Front {
         routes: Router,
     ) -> Self {
         let pages = Pages { service, time_limit, added, hits: Hits::of(PAGE) };
-        Self { pages: Arc::new(pages), routes }
+        let pages = Arc::new(pages);
+        Self { misses: Edge::new(Misses { pages: pages.clone(), routes }), pages }
     }
 }
 
@@ -130,12 +138,37 @@ where
 {
     type Response = Response;
     type Error = Infallible;
+    type Future = Either<Ready<Answered>, <Edge<Misses> as Service<Request<B>>>::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.misses.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (method, headers) = (request.method(), request.headers());
+        if let Some(address) = for_everybody(method, request.uri().path(), headers)
+            && has_valid_host(&request)
+            && let Some(mut response) = self.pages.hit(*method == Method::HEAD, address, headers)
+        {
+            // Nothing is logged of a hit, so only an id of the client's own is of use to anyone.
+            if let Some(id) = RequestId::shown(headers) {
+                id.put_on(response.headers_mut());
+            }
+            return Either::Left(ready(Ok(response)));
+        }
+        Either::Right(self.misses.call(request))
+    }
+}
+
+impl<B> Service<Request<B>> for Misses
+where
+    Router: Service<Request<B>, Response = Response, Error = Infallible>,
+{
+    type Response = Response;
+    type Error = Infallible;
     type Future = Either<
-        Ready<Answered>,
-        Either<
-            BoxFuture<'static, Answered>,
-            Map<<Router as Service<Request<B>>>::Future, fn(Answered) -> Answered>,
-        >,
+        BoxFuture<'static, Answered>,
+        Map<<Router as Service<Request<B>>>::Future, fn(Answered) -> Answered>,
     >;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
@@ -144,17 +177,14 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (method, headers) = (request.method(), request.headers());
-        if let Some(address) = for_everybody(method, request.uri().path(), headers) {
-            let is_head = *method == Method::HEAD;
-            if let Some(response) = self.pages.hit(is_head, address, headers) {
-                return Either::Left(ready(Ok(response)));
-            }
-            if let (Ok(address), false) = (address.parse(), is_head) {
-                let answer = self.pages.clone().answer(address, IfNoneMatch::of(headers));
-                return Either::Right(Either::Left(answer.map(Ok).boxed()));
-            }
+        if *method == Method::GET
+            && let Some(address) = for_everybody(method, request.uri().path(), headers)
+            && let Ok(address) = address.parse()
+        {
+            let answer = self.pages.clone().answer(address, IfNoneMatch::of(headers));
+            return Either::Left(answer.map(Ok).boxed());
         }
-        Either::Right(Either::Right(self.routes.call(request).map(without_false_length)))
+        Either::Right(self.routes.call(request).map(without_false_length))
     }
 }
 

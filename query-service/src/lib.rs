@@ -40,7 +40,7 @@ use event_log::{EventLog, Generations, PoolSettings, Probe};
 use http_api::TokenVerifier;
 use http_api::layers;
 use read_model::{KeySpace, Views, WatchTask};
-use service_runtime::{Ops, Readiness, Server, Tasks};
+use service_runtime::{Limits, Ops, Readiness, Server, Tasks};
 use sqlx::PgPool;
 
 pub use config::Config;
@@ -104,8 +104,9 @@ impl App {
         let request_limit = Duration::from_secs(config.request_seconds);
         let router = routes::routes(service.clone(), request_limit, &config.cors);
         let front = Front::new(service, request_limit, added, router);
-        let http =
-            Server::bind(config.http_address, front, config.drain.limit_for_requests()).await?;
+        let limits = Limits::of(config.connections)?;
+        let requests_end_within = config.drain.limit_for_requests();
+        let http = Server::bind(config.http_address, front, limits, requests_end_within).await?;
         let listener = Listener { memory: memory.clone(), announcements: views.announcements() };
         let probe = Probe::new(event_log::address(config.database_url.reveal(), NAME)?);
         let watch = Watch { standing, views, probe, memory, check: readiness.check("reads") };

@@ -139,12 +139,21 @@ impl Blog {
     ///
     /// If that is no name for one.
     pub fn sign_up(&self, name: &str) -> Author {
+        let token = self.token_of(name);
+        let reader = self.reader().with_token(&token);
+        Author::new(self.client.clone(), vec![self.command.url()], token, reader)
+    }
+
+    /// A bearer token of an author.
+    ///
+    /// # Panics
+    ///
+    /// If that is no name for one.
+    pub fn token_of(&self, name: &str) -> String {
         let args = AuthArgs { jwt_secret: Some(SECRET.to_owned()), ..AuthArgs::default() };
         let author_id = name.parse().expect("not an id");
         let actor = Actor { author_id, name: Some(name.to_uppercase()) };
-        let token = bearer::sign(&args, &actor, Duration::from_secs(600)).expect("no token");
-        let reader = self.reader().with_token(&token);
-        Author::new(self.client.clone(), vec![self.command.url()], token, reader)
+        bearer::sign(&args, &actor, Duration::from_secs(600)).expect("no token")
     }
 
     /// Several of them.

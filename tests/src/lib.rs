@@ -14,6 +14,7 @@ mod held_up;
 mod judged;
 mod load;
 mod onlooker;
+mod slow_clients;
 mod steady;
 
 pub use audit::Log;
@@ -26,4 +27,5 @@ pub use load::{Load, Outcome, Published};
 pub use onlooker::{Onlooker, Seen};
 pub use reader::{Answer, List, Reader};
 pub use service::Service;
+pub use slow_clients::{SlowClients, Slowness};
 pub use steady::{Rates, Steady};

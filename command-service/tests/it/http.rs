@@ -424,12 +424,14 @@ async fn beside_an_event_stands_who_caused_it() {
     let service = start().await;
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let post = service.anne(Method::POST, "/posts").json(&json!({ "title": "a", "content": "b" }));
-    assert_eq!(told(post.header("traceparent", trace)).await.0, 201);
+    let post = post.header("traceparent", trace).header("x-request-id", "mine");
+    assert_eq!(told(post).await.0, 201);
     let kept: Vec<Value> = sqlx::query_scalar("SELECT metadata FROM events ORDER BY position")
         .fetch_all(&mut service.database().connect().await)
         .await
         .unwrap();
-    assert_eq!(kept, vec![json!({ "actor": "anne", "traceparent": trace }); 2]);
+    let expected = json!({ "actor": "anne", "traceparent": trace, "request_id": "mine" });
+    assert_eq!(kept, vec![expected; 2]);
 }
 
 #[tokio::test]

@@ -14,6 +14,8 @@ mod overload;
 mod races;
 mod relay;
 mod repeating;
+mod request_ids;
+mod slow_clients;
 mod standby;
 mod turns;
 mod unknown_outcomes;

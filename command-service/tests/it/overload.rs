@@ -6,12 +6,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, Executor as _};
 use testkit::eventually;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::append::{hold_the_lock, waiting_for_the_lock};
-use crate::support::{Service, new_database, start, start_with, token, told};
+use crate::support::{Service, new_database, start, start_with, told};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_a_slow_postgres_commands_are_turned_away_before_they_wait() {
@@ -72,21 +70,6 @@ async fn offered_more_than_it_can_take_it_answers_every_one_and_what_it_accepts_
     assert_eq!(publish(&service, 0).await.0, 201);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn requests_beyond_what_memory_is_meant_for_are_turned_away_before_their_body_is_read() {
-    let service = start_with(new_database().await, &["--requests-kib=2048"]).await;
-    let (first, answer) = announce(&service).await;
-    assert_eq!(answer, LET_IN);
-    let (_second, answer) = announce(&service).await;
-    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-    assert!(answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
-    // A short one still finds room.
-    assert_eq!(publish(&service, 0).await.0, 201);
-
-    drop(first);
-    eventually("the room is given back", async || announce(&service).await.1 == LET_IN).await;
-}
-
 #[tokio::test]
 async fn every_number_is_explained() {
     let service = start().await;
@@ -122,22 +105,3 @@ const SLOW_INSERTS: &str = "
         RETURN NULL;
     END $$;
     CREATE TRIGGER slow_inserts AFTER INSERT ON events FOR EACH STATEMENT EXECUTE FUNCTION be_slow()";
-
-/// What a request is told whose body is wanted.
-const LET_IN: &str = "HTTP/1.1 100 Continue\r\n\r\n";
-
-/// Begins a request with the longest body there may be and sends none of it: its connection, and
-/// what the service says to that.
-async fn announce(service: &Service) -> (TcpStream, String) {
-    let mut stream = TcpStream::connect(service.address()).await.unwrap();
-    let head = format!(
-        "POST /posts HTTP/1.1\r\nhost: blog\r\nauthorization: Bearer {}\r\n\
-         content-type: application/json\r\ncontent-length: 1048576\r\n\
-         expect: 100-continue\r\n\r\n",
-        token("anne")
-    );
-    stream.write_all(head.as_bytes()).await.unwrap();
-    let mut bytes = vec![0; 4096];
-    let count = stream.read(&mut bytes).await.unwrap();
-    (stream, String::from_utf8_lossy(&bytes[..count]).into_owned())
-}

@@ -8,7 +8,7 @@ use axum::http::{HeaderName, HeaderValue, Method, header};
 use clap::Args;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use crate::consistency;
+use crate::{consistency, request_id};
 
 /// For how long a browser need not ask again whether it may ask.
 const MAX_AGE: Duration = Duration::from_secs(3600);
@@ -71,7 +71,7 @@ impl CorsArgs {
     }
 }
 
-fn request_headers() -> [HeaderName; 8] {
+fn request_headers() -> [HeaderName; 9] {
     [
         header::AUTHORIZATION,
         header::CONTENT_TYPE,
@@ -81,10 +81,11 @@ fn request_headers() -> [HeaderName; 8] {
         HeaderName::from_static("idempotency-key"),
         HeaderName::from_static("prefer"),
         HeaderName::from_static("traceparent"),
+        request_id::HEADER,
     ]
 }
 
-fn response_headers() -> [HeaderName; 8] {
+fn response_headers() -> [HeaderName; 9] {
     [
         header::ETAG,
         header::LINK,
@@ -94,6 +95,7 @@ fn response_headers() -> [HeaderName; 8] {
         HeaderName::from_static("freshness"),
         HeaderName::from_static("idempotent-replayed"),
         HeaderName::from_static("preference-applied"),
+        request_id::HEADER,
     ]
 }
 

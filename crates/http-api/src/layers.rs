@@ -1,4 +1,4 @@
-//! What surrounds every handler: limits on size and time, refusals in one shape, and numbers.
+//! What surrounds every handler: a limit on time, refusals in one shape, and numbers.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
@@ -16,10 +16,9 @@ use service_runtime::{Metric, MetricKind};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::body::MAX_BODY_BYTES;
 use crate::{CorsArgs, Problem};
 
-/// What is counted here.
+/// What every HTTP service counts, its connections aside.
 pub const METRICS: &[Metric] = &[
     Metric {
         name: "http_requests_total",
@@ -43,7 +42,6 @@ where
     let routes = routes
         .fallback(async || Problem::not_found("there is nothing at this address"))
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn_with_state(time_limit, limit_time))
         .layer(CatchPanicLayer::custom(answer_for_panic));
     // A page of another origin may read refusals, too.
@@ -98,7 +96,7 @@ const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 #[derive(Debug, Clone, Copy)]
 pub struct RequestDeadline(pub Instant);
 
-/// Ends a request that takes too long, be it that we are slow or that its body never arrives.
+/// Ends a request that takes too long.
 async fn limit_time(State(limit): State<Duration>, mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(RequestDeadline(Instant::now() + limit));
     let answer = tokio::time::timeout(limit, next.run(request)).await;
@@ -150,7 +148,7 @@ pub fn count_answer(
     metrics::histogram!("http_request_duration_seconds", labels.iter()).record(took);
 }
 
-fn known(method: &Method) -> &'static str {
+pub(crate) fn known(method: &Method) -> &'static str {
     const NAMES: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     NAMES.into_iter().find(|name| *name == method.as_str()).unwrap_or("other")
 }
@@ -162,6 +160,7 @@ mod tests {
     use tower::ServiceExt as _;
 
     use super::*;
+    use crate::body::MAX_BODY_BYTES;
     use crate::{Json, PathId};
 
     #[tokio::test]

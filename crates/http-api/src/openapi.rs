@@ -9,13 +9,13 @@ use axum::Router;
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::header::HeaderBuilder;
-use utoipa::openapi::path::{OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::path::{OperationBuilder, Parameter, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::schema::{AllOfBuilder, ComponentsBuilder, ObjectBuilder, Schema, Type};
 use utoipa::openapi::security::{
     Http, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
-use utoipa::openapi::{Header, Info, OpenApi, OpenApiVersion, Paths, Ref, Required};
+use utoipa::openapi::{Header, Info, OpenApi, OpenApiVersion, Paths, Ref, RefOr, Required};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::problem::Document;
@@ -24,10 +24,14 @@ use crate::{FieldError, Problem};
 /// The name of the way to say who is asking.
 const BEARER: &str = "bearer";
 const SLUG: &str = "^[a-z0-9]+(-[a-z0-9]+)*$";
+/// The id of the requests in examples.
+const REQUEST_ID: &str = "019a2b3c-4d5e-7f60-8a9b-0c1d2e3f4a5b";
 const ETAG: &str = "^\"[^\"]*\"$";
 
 /// The document of one service: its operations, with the schemas of its own.
 pub fn document(info: Info, paths: impl Into<Paths>, schemas: ComponentsBuilder) -> OpenApi {
+    let mut paths = paths.into();
+    paths.paths.values_mut().for_each(add_request_ids);
     let components = schemas
         .schema_from::<Document<'_>>()
         .schema_from::<FieldError>()
@@ -45,6 +49,23 @@ pub fn serve<S: Clone + Send + Sync + 'static>(document: OpenApi) -> Router<S> {
     // Left to itself, the page asks a service on the Internet whether the document is valid.
     let config = Config::default().validator_url("none").try_it_out_enabled(true);
     SwaggerUi::new("/docs").url("/openapi.json", document).config(config).into()
+}
+
+/// Any request may have an id, and so has its response.
+fn add_request_ids(path: &mut PathItem) {
+    let id = || text().min_length(Some(1)).max_length(Some(128)).pattern(Some("^[!-~]+$"));
+    let chosen = "An id of the client's choice for this request; without one, the service makes one. Responses, \
+        problem documents and log output name it.";
+    let parameter = request_header("X-Request-Id", chosen, id());
+    path.parameters.get_or_insert_default().push(parameter.into());
+    let PathItem { get, head, post, put, patch, delete, .. } = path;
+    let operations = [get, head, post, put, patch, delete].into_iter().flatten();
+    for response in operations.flat_map(|operation| operation.responses.responses.values_mut()) {
+        if let RefOr::T(response) = response {
+            let header = response_header("The id of the request", id());
+            response.headers.insert("X-Request-Id".to_owned(), header.into());
+        }
+    }
 }
 
 fn bearer() -> Http {
@@ -185,13 +206,13 @@ fn refusal(problems: &[Problem]) -> Response {
         .item(Ref::from_schema_name("Problem"))
         .item(ObjectBuilder::new().property("code", code));
     let examples = problems.iter().map(|problem| {
-        let value = serde_json::to_value(problem.document()).ok();
+        let value = serde_json::to_value(problem.document(Some(REQUEST_ID))).ok();
         (problem.code(), ExampleBuilder::new().value(value).build())
     });
     let content = ContentBuilder::new().schema(Some(schema)).examples_from_iter(examples).build();
     let described: Vec<String> = problems
         .iter()
-        .map(|problem| format!("`{}`: {}", problem.code(), problem.document().detail))
+        .map(|problem| format!("`{}`: {}", problem.code(), problem.document(None).detail))
         .collect();
     let response = ResponseBuilder::new()
         .description(described.join("; "))
@@ -214,7 +235,7 @@ fn headers_of(problems: &[Problem]) -> Vec<(&'static str, Header)> {
     let scheme = response_header("How to say who is asking", challenges);
     match problems.first().map(|problem| problem.status().as_u16()) {
         Some(401) => vec![("WWW-Authenticate", scheme)],
-        Some(503) => vec![("Retry-After", retry_after)],
+        Some(429 | 503) => vec![("Retry-After", retry_after)],
         Some(504) => vec![("Retry-After", only_with_key)],
         _ => vec![],
     }

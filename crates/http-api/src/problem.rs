@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::FieldError;
+use crate::{FieldError, RequestId};
 
 /// A refusal, as a client sees it. The code is for programs, the detail for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +47,10 @@ pub(crate) struct Document<'a> {
     #[schema(nullable = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<u64>,
+    /// The `X-Request-Id` of the response, which log output and events carry as well.
+    #[schema(nullable = false, min_length = 1, max_length = 128, pattern = "^[!-~]+$")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
 }
 
 type Detail = Cow<'static, str>;
@@ -124,6 +128,18 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "slug_taken", detail)
     }
 
+    /// The body of the request did not arrive in time.
+    pub fn request_timeout() -> Self {
+        let detail = "the body did not arrive in time: send it faster";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", detail)
+    }
+
+    /// This client asks for more than its share; trying again after so many seconds may succeed.
+    pub fn rate_limited(detail: impl Into<Detail>, retry_after_seconds: u32) -> Self {
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail);
+        Self { retry_after_seconds: Some(retry_after_seconds), ..problem }
+    }
+
     pub fn too_large(detail: impl Into<Detail>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
     }
@@ -168,7 +184,7 @@ impl Problem {
         self.code
     }
 
-    pub(crate) fn document(&self) -> Document<'_> {
+    pub(crate) fn document<'a>(&'a self, request_id: Option<&'a str>) -> Document<'a> {
         Document {
             r#type: "about:blank",
             title: self.status.canonical_reason().unwrap_or_default(),
@@ -177,13 +193,16 @@ impl Problem {
             code: self.code,
             errors: &self.errors,
             version: self.version,
+            request_id,
         }
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = (self.status, axum::Json(self.document())).into_response();
+        let request_id = RequestId::present();
+        let document = self.document(request_id.as_ref().map(RequestId::as_str));
+        let mut response = (self.status, axum::Json(document)).into_response();
         let headers = response.headers_mut();
         let media_type = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, media_type);

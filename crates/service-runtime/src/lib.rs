@@ -16,7 +16,7 @@ pub use health::{Check, Readiness};
 pub use metrics::{Metric, MetricKind, describe};
 pub use ops::Ops;
 pub use secret::Secret;
-pub use server::Server;
+pub use server::{ConnectionArgs, Limits, Server};
 pub use shutdown::shutdown_signal;
 pub use tasks::{DrainArgs, Tasks};
 pub use telemetry::TelemetryArgs;

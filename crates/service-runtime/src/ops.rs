@@ -14,6 +14,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::server::{self, Limits};
 use crate::{Readiness, Server, health, metrics};
 
 /// `/health/live`, `/health/ready` and `/metrics`.
@@ -25,13 +26,14 @@ pub struct Ops {
 
 impl Ops {
     pub async fn bind(address: SocketAddr, readiness: Readiness) -> anyhow::Result<Self> {
+        metrics::describe(server::METRICS)?;
         let numbers = metrics::install()?;
         let routes = Router::new()
             .route("/health/live", get(async || Json(json!({ "live": true }))))
             .route("/health/ready", get(ready).with_state(readiness))
             .route("/metrics", get(render).with_state(numbers.clone()));
         // Nothing here takes longer than a moment.
-        let server = Server::bind(address, routes, Duration::from_secs(1))
+        let server = Server::bind(address, routes, Limits::ops(), Duration::from_secs(1))
             .await
             .context("while opening the ops port")?;
         Ok(Self { server, numbers })

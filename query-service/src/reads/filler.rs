@@ -7,6 +7,7 @@ use std::sync::Arc;
 use domain::{Claim, Partition, PostId, Slug};
 use read_model::{Fill, Guarded, Row, Watermark};
 use tokio::sync::Semaphore;
+use tracing::Instrument as _;
 
 use super::log::{Folded, Log};
 use super::warm::Warm;
@@ -103,9 +104,10 @@ impl Filler {
             metrics::counter!("fills_total", "outcome" => "dropped").increment(1);
             return;
         };
-        tokio::spawn(async move {
+        let work = async move {
             work.await;
             drop(permit);
-        });
+        };
+        tokio::spawn(work.in_current_span());
     }
 }

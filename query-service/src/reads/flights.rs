@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::FutureExt as _;
 use futures::future::Shared;
 use tokio::sync::oneshot;
+use tracing::Instrument as _;
 
 /// The questions under way, each by its key. Failures are shared like answers, and none is kept.
 #[derive(Debug)]
@@ -44,14 +45,16 @@ where
         if let Some(landing) = landing {
             let (work, end) =
                 (start(), End { key: key.clone(), under_way: self.under_way.clone() });
-            tokio::spawn(async move {
+            let flight = async move {
                 let end = end;
                 let answer = work.await;
                 // Ends before its answer is seen, so whoever asks after that asks anew.
                 drop(end);
                 // Nobody may be waiting any more.
                 let _ = landing.send(answer);
-            });
+            };
+            // What it logs names the request that began it.
+            tokio::spawn(flight.in_current_span());
         }
         flight.await.ok()
     }

@@ -7,4 +7,5 @@ mod killed_services;
 mod postgres;
 mod redis;
 mod redis_cluster;
+mod slow_clients;
 mod stopped_services;

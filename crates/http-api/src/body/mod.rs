@@ -1,20 +1,20 @@
 //! Reads the body of a request into a value, or says what is wrong with it.
 //!
 //! Bytes that cannot be read at all are 400; what can be read and does not fit is 422, with the path of
-//! the field; a body of another type is 415 and one that is too long 413.
+//! the field; a body of another type is 415, one that is too long 413 and one that does not arrive 408.
 
+mod bytes;
 mod explain;
 mod media;
 
-use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
-use axum::http::StatusCode;
-use axum::response::IntoResponse as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::Problem;
 use media::Media;
+
+pub use bytes::{Refused, whole};
 
 /// No body is longer: 1 MiB.
 pub const MAX_BODY_BYTES: usize = 1 << 20;
@@ -38,37 +38,37 @@ pub struct NoBody;
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        read(request, state, &[Media::Json]).await.map(Self)
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        read(request, &[Media::Json]).await.map(Self)
     }
 }
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for MergePatch<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        read(request, state, &[Media::MergePatch, Media::Json]).await.map(Self)
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        read(request, &[Media::MergePatch, Media::Json]).await.map(Self)
     }
 }
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for FormOrJson<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        read(request, state, &[Media::Form, Media::Json]).await.map(Self)
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        read(request, &[Media::Form, Media::Json]).await.map(Self)
     }
 }
 
 impl<S: Send + Sync> FromRequest<S> for NoBody {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Empty {}
 
         let media = Media::expect(&[Media::Json], request.headers());
-        let bytes = bytes(request, state).await?;
+        let bytes = whole(request.into_body()).await?;
         if !bytes.is_empty() {
             media?;
             let Empty {} = json(&bytes)?;
@@ -77,26 +77,13 @@ impl<S: Send + Sync> FromRequest<S> for NoBody {
     }
 }
 
-async fn read<T, S>(request: Request, state: &S, expected: &[Media]) -> Result<T, Problem>
-where
-    T: DeserializeOwned,
-    S: Send + Sync,
-{
+async fn read<T: DeserializeOwned>(request: Request, expected: &[Media]) -> Result<T, Problem> {
     let media = Media::expect(expected, request.headers())?;
-    let bytes = bytes(request, state).await?;
+    let bytes = whole(request.into_body()).await?;
     match media {
         Media::Json | Media::MergePatch => json(&bytes),
         Media::Form => form(&bytes),
     }
-}
-
-async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
-    Bytes::from_request(request, state).await.map_err(|rejection| {
-        if rejection.into_response().status() == StatusCode::PAYLOAD_TOO_LARGE {
-            return Problem::too_large(format!("a body has at most {MAX_BODY_BYTES} bytes"));
-        }
-        Problem::invalid_request("the body did not arrive whole")
-    })
 }
 
 fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {

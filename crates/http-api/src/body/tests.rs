@@ -1,6 +1,8 @@
 //! What comes of bodies, good and bad.
 
 use axum::http::header;
+use axum::response::IntoResponse as _;
+use futures::TryStreamExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -136,6 +138,20 @@ async fn a_patch_may_call_itself_json() {
         let patch = MergePatch::<Note>::from_request(request(media, br#"{"title":"a"}"#), &());
         assert_eq!(patch.await.unwrap().0.title, "a");
     }
+}
+
+#[tokio::test]
+async fn a_body_that_cannot_be_had_says_why() {
+    let refuse = |error: axum::BoxError| async {
+        let pieces = futures::stream::iter([Ok("{".into()), Err(axum::Error::new(error))]);
+        let body = axum::body::Body::from_stream(pieces.map_ok(|piece: String| piece));
+        whole(axum::body::Body::new(body)).await.unwrap_err()
+    };
+    let stalled = service_runtime::server::BodyError::Stalled;
+    assert_eq!(refuse(stalled.into()).await, Problem::request_timeout());
+    let busy = Problem::unavailable("busy", 1);
+    assert_eq!(refuse(Refused(busy.clone()).into()).await, busy);
+    assert_eq!(refuse("broken".into()).await.code(), "invalid_request");
 }
 
 async fn json_body(text: &str) -> Result<Note, Problem> {
