@@ -7,6 +7,8 @@ use redis::aio::MultiplexedConnection;
 use reqwest::header::HeaderMap;
 use serde_json::json;
 use testkit::{eventually, own_redis, shared};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use crate::support::{Answer, Blog, Reader, WITHOUT_MEMORY, database, from_memory, new_id};
@@ -68,6 +70,34 @@ async fn a_page_of_another_origin_may_read_what_is_kept() {
     eventually_kept(&blog.reader(), "/posts/writing").await;
     let answer = blog.reader().get_with("/posts/writing", "origin", "https://blog.example").await;
     assert_eq!(answer.header("access-control-allow-origin"), "https://blog.example");
+}
+
+#[tokio::test]
+async fn the_id_of_a_request_is_in_an_answer_from_memory_too() {
+    let blog = Blog::start().await;
+    blog.publish("writing").await;
+    blog.project().await;
+    eventually_kept(&blog.reader(), "/posts/writing").await;
+    let answer = blog.reader().get_with("/posts/writing", "x-request-id", "mine").await;
+    assert_eq!((answer.status, answer.header("x-request-id")), (200, "mine"));
+    let missing = blog.reader().get("/posts/nothing").await;
+    assert_eq!(missing.header("x-request-id").len(), 36);
+}
+
+#[tokio::test]
+async fn a_page_without_exactly_one_host_is_not_answered_from_memory_either() {
+    let blog = Blog::start().await;
+    blog.publish("writing").await;
+    blog.project().await;
+    eventually_kept(&blog.reader(), "/posts/writing").await;
+    for (hosts, status) in [("host: b\r\n", 200), ("", 400), ("host: b\r\nhost: b\r\n", 400)] {
+        let mut client = TcpStream::connect(blog.address()).await.unwrap();
+        let head = format!("GET /posts/writing HTTP/1.1\r\n{hosts}connection: close\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    }
 }
 
 #[tokio::test]
@@ -371,11 +401,12 @@ async fn eventually_kept(reader: &Reader, address: &str) -> Answer {
     from_memory(async || reader.get(address).await).await
 }
 
-/// All headers but those that tell when and from where.
+/// All headers but those that tell when and from where, and the id that a hit has only if its client sent one.
 fn comparable(answer: &Answer) -> HeaderMap {
     let mut headers = answer.headers.clone();
     headers.remove("freshness").unwrap();
     headers.remove("date").unwrap();
+    headers.remove("x-request-id");
     headers
 }
 

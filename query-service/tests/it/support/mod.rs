@@ -105,9 +105,14 @@ impl Blog {
         Self { pool, views: views.unwrap(), settings, store, addresses: None, _stop: None }
     }
 
+    /// Where the service is reached.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.addresses.expect("this blog has no service").0
+    }
+
     /// Somebody who reads, without saying who they are.
     pub(crate) fn reader(&self) -> Reader {
-        Reader::new(self.addresses.expect("this blog has no service").0)
+        Reader::new(self.address())
     }
 
     pub(crate) fn ops(&self) -> Reader {
