@@ -7,7 +7,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, Executor as _};
 use testkit::{
-    Place, Process, TestDatabase, Way, eventually, free_port, service_process, shared, unique_name,
+    Place, Process, TestDatabase, Way, eventually, eventually_within, free_port, service_process,
+    shared, unique_name,
 };
 
 use crate::support::{SECRET, Service, new_database, start_through, start_with, token, told};
@@ -69,15 +70,15 @@ async fn a_load_goes_on_when_its_command_has_been_given_up() {
     let service = start_with(database.clone(), &[]).await;
     let post = draft(&service).await;
     service.stop().await.unwrap();
-    revise(&database, &post, 50, LONG_TEXTS).await;
+    revise(&database, &post, 30, LONG_TEXTS).await;
 
     let (proxy, url) = shared().postgres_proxy(database.name());
-    // Five seconds for 10 MB, while a command has one.
-    proxy.slow_down(Way::Down, 2_000_000);
-    let service = start_through(database, &url, &["--request-seconds=1"]).await;
+    // Fifteen seconds for 6 MB, while a command has five.
+    proxy.slow_down(Way::Down, 400_000);
+    let service = start_through(database, &url, &["--request-seconds=5"]).await;
     assert_eq!(rename(&service, &post, "Last").await.0, 503);
-    eventually("the post has been loaded", async || {
-        rename(&service, &post, "Last").await == (200, json!(52))
+    eventually_within(Duration::from_secs(120), "the post has been loaded", async || {
+        rename(&service, &post, "Last").await == (200, json!(32))
     })
     .await;
 }
