@@ -29,6 +29,7 @@ pub use kafka::{Kafka, KafkaOptions, Proxied};
 pub use moving_slot::MovingSlot;
 pub use own::{
     own_kafka, own_kafka_behind_proxy, own_postgres, own_redis, own_redis_cluster, own_redis_with,
+    own_standby_of,
 };
 pub use place::{Place, data_path, remove_leftovers, workspace_root};
 pub use ports::{free_port, require_free};

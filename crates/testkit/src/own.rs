@@ -10,8 +10,21 @@ use crate::{
 ///
 /// If it does not start.
 pub async fn own_postgres() -> Postgres {
+    Postgres::start(postgres_options()).await.expect("the test's own Postgres did not start")
+}
+
+/// A hot standby that follows a Postgres of the test's own.
+///
+/// # Panics
+///
+/// If it does not start.
+pub async fn own_standby_of(primary: &Postgres) -> Postgres {
+    primary.standby(postgres_options()).await.expect("the standby did not start")
+}
+
+fn postgres_options() -> PostgresOptions {
     let place = Place::passing_for_postgres("postgres").expect("no folder for Postgres");
-    let options = PostgresOptions {
+    PostgresOptions {
         log: place.log(),
         place,
         port: 0,
@@ -21,8 +34,7 @@ pub async fn own_postgres() -> Postgres {
             // To be killed costs a server nothing that it has written: only a machine that fails would.
             ("fsync".to_owned(), "off".to_owned()),
         ],
-    };
-    Postgres::start(options).await.expect("the test's own Postgres did not start")
+    }
 }
 
 /// # Panics

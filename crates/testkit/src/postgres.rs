@@ -86,6 +86,46 @@ impl Postgres {
         Ok(postgres)
     }
 
+    /// Starts a hot standby of this server, and waits until it answers.
+    pub async fn standby(&self, options: PostgresOptions) -> Result<Self> {
+        let data = options.place.path().join("data");
+        let user = User::for_postgres()?.map(|user| user.name);
+        let port = self.options.port.to_string();
+        let programs = programs_for(&self.options.place.path().join("data"))?;
+        let copied = tokio::task::spawn_blocking(move || {
+            as_user(user.as_deref())
+                .arg(programs.join("pg_basebackup"))
+                .args(["-h", "127.0.0.1", "-p", &port, "-U", OWNER, "-D"])
+                .arg(data)
+                .args(["--wal-method=stream", "--checkpoint=fast"])
+                .args(["--write-recovery-conf", "--no-sync"])
+                .current_dir("/")
+                .output()
+        });
+        let copied = copied.await?.context("could not run pg_basebackup")?;
+        if !copied.status.success() {
+            bail!("pg_basebackup failed:\n{}", String::from_utf8_lossy(&copied.stderr));
+        }
+        Self::start(options).await
+    }
+
+    /// Makes a primary of a standby, and waits until it is one.
+    pub async fn promote(&self) -> Result<()> {
+        self.run("SELECT pg_promote()").await
+    }
+
+    /// Makes a server read-only, as a primary that was demoted is, or lets it take writes again.
+    pub async fn set_read_only(&self, read_only: bool) -> Result<()> {
+        self.run(&format!("ALTER SYSTEM SET default_transaction_read_only = {read_only}")).await?;
+        self.run("SELECT pg_reload_conf()").await
+    }
+
+    async fn run(&self, statement: &str) -> Result<()> {
+        let mut connection = PgConnection::connect(&self.url("postgres")).await?;
+        connection.execute(statement).await.with_context(|| format!("running {statement}"))?;
+        connection.close().await.context("while leaving Postgres")
+    }
+
     /// Where to connect to one of its databases, as its superuser.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://{OWNER}@{}/{database}", self.address())

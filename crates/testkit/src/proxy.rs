@@ -7,7 +7,7 @@ use std::{
     fmt, io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
         mpsc as answers,
     },
@@ -60,12 +60,22 @@ struct Shared {
     kept_back: AtomicUsize,
 }
 
+/// Where new connections lead, as `host:port`.
+#[derive(Debug, Clone)]
+struct Upstream(Arc<Mutex<String>>);
+
+impl Upstream {
+    fn get(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 type Order = (Wire, answers::Sender<()>);
 
 /// A proxy in front of a server. Dropping it cuts everything.
 pub struct Proxy {
     address: SocketAddr,
-    upstream: String,
+    upstream: Upstream,
     orders: mpsc::UnboundedSender<Order>,
     delivery: watch::Sender<bool>,
     shared: Arc<Shared>,
@@ -92,15 +102,22 @@ impl Proxy {
         let (orders, inbox) = mpsc::unbounded_channel();
         let (delivery, delivering) = watch::channel(false);
         let shared = Arc::<Shared>::default();
+        let upstream = Upstream(Arc::new(Mutex::new(upstream.to_owned())));
         let carrier =
-            Carrier { upstream: upstream.to_owned(), delivering, shared: Arc::clone(&shared) };
+            Carrier { upstream: upstream.clone(), delivering, shared: Arc::clone(&shared) };
         thread::spawn(move || runtime.block_on(serve(listener, carrier, inbox)));
-        Ok(Self { address, upstream: upstream.to_owned(), orders, delivery, shared })
+        Ok(Self { address, upstream, orders, delivery, shared })
     }
 
     /// Where clients connect: `host:port`.
     pub fn address(&self) -> String {
         self.address.to_string()
+    }
+
+    /// Leads new connections to another server. Those that are open stay where they are.
+    pub fn lead_to(&self, upstream: &str) {
+        let mut leads_to = self.upstream.0.lock().unwrap_or_else(PoisonError::into_inner);
+        upstream.clone_into(&mut leads_to);
     }
 
     /// Breaks all connections and refuses new ones.
@@ -162,14 +179,14 @@ impl Proxy {
         assert!(
             sent && carried_out.recv_timeout(Duration::from_secs(10)).is_ok(),
             "the proxy in front of {} did not obey",
-            self.upstream
+            self.upstream.get()
         );
     }
 }
 
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "proxy {} → {}", self.address, self.upstream)
+        write!(f, "proxy {} → {}", self.address, self.upstream.get())
     }
 }
 
@@ -218,7 +235,7 @@ impl Shared {
 /// What carries a connection.
 #[derive(Clone)]
 struct Carrier {
-    upstream: String,
+    upstream: Upstream,
     delivering: watch::Receiver<bool>,
     shared: Arc<Shared>,
 }
@@ -270,7 +287,7 @@ async fn accept(listener: Option<&TcpListener>) -> io::Result<TcpStream> {
 impl Carrier {
     async fn carry(self, client: TcpStream, mut wire: watch::Receiver<Wire>) -> io::Result<()> {
         until_open(&mut wire).await?;
-        let server = TcpStream::connect(&self.upstream).await?;
+        let server = TcpStream::connect(self.upstream.get()).await?;
         client.set_nodelay(true)?;
         server.set_nodelay(true)?;
         let (mut from_client, mut to_client) = client.into_split();
