@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use service_runtime::progress;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
@@ -11,7 +12,7 @@ const EVERY: Duration = Duration::from_secs(60);
 /// How many are removed in one statement.
 const STEP: i64 = 1000;
 /// No step takes longer.
-const TIME_LIMIT: Duration = Duration::from_secs(10);
+const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(crate) struct Expiry {
@@ -22,7 +23,7 @@ pub(crate) struct Expiry {
 impl Expiry {
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut every = tokio::time::interval(EVERY);
-        while stop.run_until_cancelled(every.tick()).await.is_some() {
+        while progress::idle(stop.run_until_cancelled(every.tick())).await.is_some() {
             match stop.run_until_cancelled(remove_older(&self.pool, self.keep)).await {
                 None | Some(Ok(0)) => {}
                 Some(Ok(removed)) => tracing::debug!("Removed {removed} idempotency keys"),
@@ -38,6 +39,7 @@ impl Expiry {
 pub(crate) async fn remove_older(pool: &PgPool, age: Duration) -> anyhow::Result<u64> {
     let mut removed = 0;
     loop {
+        progress::tick();
         // Several processes do this at the same time; each passes over what another is removing.
         let step = sqlx::query(
             "DELETE FROM idempotency_keys

@@ -31,10 +31,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use axum::Router;
 use domain::post::Post;
-use event_log::EventLog;
+use event_log::{EventLog, Probe};
 use http_api::{Edge, TokenVerifier};
 use read_model::{KeySpace, Views, WatchTask};
-use service_runtime::{DrainArgs, Limits, Ops, Readiness, Server, Tasks};
+use service_runtime::{Limits, Ops, Readiness, Server, Tasks, progress};
 use tokio::sync::Notify;
 
 pub use config::Config;
@@ -43,7 +43,7 @@ pub use metrics::METRICS;
 use execute::Posts;
 use expiry::Expiry;
 use in_flight::InFlight;
-use postgres::Watch;
+use postgres::{ReadOnly, Watch};
 use relay::{Relay, RelaySettings, Topic};
 use service::Service;
 use store::{Recent, SnapshotTask, Store, WriterTask};
@@ -64,8 +64,7 @@ pub struct App {
     watch: Watch,
     expiry: Expiry,
     ops: Ops,
-    readiness: Readiness,
-    drain: DrainArgs,
+    tasks: Tasks,
 }
 
 impl App {
@@ -74,12 +73,20 @@ impl App {
         service_runtime::describe(METRICS)?;
         service_runtime::describe(http_api::layers::METRICS)?;
         let readiness = Readiness::new();
+        let tasks = Tasks::new(config.drain, &readiness);
+        let postgres = readiness.check("postgres");
+        // From here on it answers that the process starts, and what it waits for.
+        let ops = Ops::bind(config.ops_address, readiness).await?;
         let verifier = TokenVerifier::new(&config.auth)?;
         // Connections of their own, so that neither loading nor publishing ever keeps a commit waiting.
         let loads = postgres::pool(&config, config.database_connections, &[])?;
         // A cursor that is lost in a crash of Postgres costs a few messages sent twice.
         let cursor = postgres::pool(&config, 2, &[("synchronous_commit", "off")])?;
-        let store = event_log::open_within(START_PATIENCE, &loads).await?;
+        let store = event_log::open_within(START_PATIENCE, &loads, |why| {
+            postgres.not_ready(why.to_owned());
+        })
+        .await
+        .context("while opening the store")?;
         let partitions = store.partitions;
         let incarnation = Arc::new(AtomicU32::new(store.incarnation));
 
@@ -100,12 +107,14 @@ impl App {
         let views = Views::new(config.redis_url.reveal(), keys, partitions, REDIS_LIMIT)
             .context("INKSTREAM_REDIS_URL cannot be used")?;
         let (waiting, watermarks) = read_model::waiting(views.clone());
+        let read_only = ReadOnly::default();
         let service = Service {
             posts: Posts::new(streams, Recent::new(config.recent_kib)),
             log: EventLog::new(loads.clone(), partitions),
             verifier,
             waiting,
             partitions,
+            read_only: read_only.clone(),
             incarnation: Arc::clone(&incarnation),
             public_url: config.public_url.as_str().into(),
             secure_cookie: config.secure_cookie,
@@ -121,25 +130,11 @@ impl App {
             Server::bind(config.http_address, Edge::new(routes), limits, requests_end_within)
                 .await
                 .context("while opening the port for commands")?;
-        let ops = Ops::bind(config.ops_address, readiness.clone()).await?;
-
         let keep = Duration::from_secs(u64::from(config.key_hours) * 3600);
-        let expiry = Expiry { pool: loads.clone(), keep };
-        let postgres = readiness.check("postgres");
-        let watch = Watch { pool: loads, views, incarnation, postgres };
-        let drain = config.drain;
-        Ok(Self {
-            http,
-            writer,
-            snapshots,
-            relay,
-            watermarks,
-            watch,
-            expiry,
-            ops,
-            readiness,
-            drain,
-        })
+        let expiry = Expiry { pool: loads, keep };
+        let probe = Probe::new(postgres::address(&config)?);
+        let watch = Watch { probe, views, incarnation, postgres, read_only };
+        Ok(Self { http, writer, snapshots, relay, watermarks, watch, expiry, ops, tasks })
     }
 
     /// Where commands are taken.
@@ -153,7 +148,7 @@ impl App {
 
     /// Serves until `shutdown` completes or a task ends, then lets work in hand finish.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let mut tasks = Tasks::new(self.drain, &self.readiness);
+        let mut tasks = self.tasks;
         tasks.spawn("http", |stop| self.http.run(stop));
         tasks.spawn("relay", |stop| self.relay.run(stop));
         tasks.spawn("watch", |stop| self.watch.run(stop));
@@ -164,7 +159,7 @@ impl App {
         tasks.spawn_last("writer", |_| self.writer.run());
         tasks.spawn_last("snapshots", |stop| self.snapshots.run(stop));
         tasks.spawn_last("watermarks", |stop| async move {
-            stop.run_until_cancelled(self.watermarks.run()).await;
+            stop.run_until_cancelled(self.watermarks.run(progress::tick)).await;
             Ok(())
         });
         tasks.spawn_last("ops", |stop| self.ops.run(stop));

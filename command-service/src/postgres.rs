@@ -1,13 +1,13 @@
 //! The ways to Postgres, and how the store fares there.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use event_log::PoolSettings;
+use event_log::{PoolSettings, Probe};
 use read_model::Views;
-use service_runtime::Check;
+use service_runtime::{Check, progress};
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::CancellationToken;
@@ -16,8 +16,8 @@ use crate::Config;
 
 /// What Postgres calls us.
 const NAME: &str = "command-service";
-/// No look at the store takes longer.
-const TIME_LIMIT: Duration = Duration::from_secs(10);
+/// Timeout of one question to the store.
+const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 pub(crate) fn address(config: &Config) -> anyhow::Result<PgConnectOptions> {
     event_log::address(config.database_url.reveal(), NAME)
@@ -35,36 +35,66 @@ pub(crate) fn pool(
     event_log::pool(config.database_url.reveal(), settings)
 }
 
-/// Asks Postgres once a second whether it is there, and in which life the store is.
+/// Asks Postgres once a second whether it is there and takes writes, and for the store's incarnation.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    pub(crate) pool: PgPool,
+    pub(crate) probe: Probe,
     /// Whose watermarks are looked at for those who wait.
     pub(crate) views: Views,
     pub(crate) incarnation: Arc<AtomicU32>,
     pub(crate) postgres: Check,
+    pub(crate) read_only: ReadOnly,
+}
+
+/// Whether Postgres answers and takes no writes. Commands are rejected then without an attempt. Clones
+/// share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ReadOnly(Arc<AtomicBool>);
+
+impl ReadOnly {
+    /// Returns `true` while Postgres answers and takes no writes.
+    pub(crate) fn is_known(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, read_only: bool) {
+        self.0.store(read_only, Ordering::Relaxed);
+    }
 }
 
 impl Watch {
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut every = tokio::time::interval(Duration::from_secs(1));
         while stop.run_until_cancelled(every.tick()).await.is_some() {
+            progress::tick();
             match stop.run_until_cancelled(self.look()).await {
                 None => {}
-                Some(Ok(())) => self.postgres.ready(),
-                Some(Err(error)) => self.postgres.not_ready(format!("{error:#}")),
+                Some(Ok(())) => {
+                    self.postgres.ready();
+                    self.read_only.set(false);
+                }
+                Some(Err(error)) => {
+                    self.postgres.not_ready(format!("{error:#}"));
+                    let read_only = error.downcast_ref().is_some_and(event_log::is_read_only);
+                    self.read_only.set(read_only);
+                }
             }
         }
         Ok(())
     }
 
     async fn look(&self) -> anyhow::Result<()> {
-        let standing = sqlx::query_as(
-            "SELECT store.incarnation, relay.cursor, (SELECT coalesce(max(position), 0) FROM events),
+        let standing = async {
+            let mut probing = self.probe.connection().await?;
+            let standing = sqlx::query_as(
+                "SELECT store.incarnation, relay.cursor, (SELECT coalesce(max(position), 0) FROM events),
                     (SELECT number FROM generations WHERE state = 'active' ORDER BY turn DESC LIMIT 1)
-             FROM store, relay",
-        )
-        .fetch_one(&self.pool);
+                 FROM store, relay",
+            );
+            let standing = standing.fetch_one(&mut *probing).await?;
+            self.probe.keep(probing);
+            Ok::<_, sqlx::Error>(standing)
+        };
         let (incarnation, cursor, head, generation): (i32, i64, i64, Option<i32>) =
             tokio::time::timeout(TIME_LIMIT, standing).await.context("took too long")??;
         self.incarnation.store(incarnation.unsigned_abs(), Ordering::Relaxed);

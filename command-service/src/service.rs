@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::caller::Caller;
 use crate::execute::{ExecuteError, Order, Posts, Stream, outcome_name};
+use crate::postgres::ReadOnly;
 
 /// Time from the deadline of an append to the limit for all else in a command.
 const APPEND_MARGIN: Duration = Duration::from_millis(500);
@@ -40,6 +41,7 @@ pub(crate) struct Service {
     pub(crate) verifier: TokenVerifier,
     pub(crate) waiting: Waiting,
     pub(crate) partitions: Partitions,
+    pub(crate) read_only: ReadOnly,
     /// The store's present life, kept up to date.
     pub(crate) incarnation: Arc<AtomicU32>,
     /// Where readers find the pages; without a slash at its end.
@@ -83,9 +85,14 @@ impl Service {
         // The append ends at the deadline, and only it can tell whether the outcome is known. This
         // limit is for all else, and comes later so that it never cuts off an append.
         let limit = tokio::time::Instant::from_std(deadline + APPEND_MARGIN);
-        let answered = tokio::time::timeout_at(limit, execute).await;
-        let late = |_| ExecuteError::Unavailable(anyhow::anyhow!("it took too long"));
-        let answered = answered.map_err(late).flatten();
+        let unavailable = |why: &'static str| ExecuteError::Unavailable(anyhow::anyhow!(why));
+        let answered = if self.read_only.is_known() {
+            // It would be in vain to let each command wait as long as it may.
+            Err(unavailable("Postgres takes no writes"))
+        } else {
+            let answered = tokio::time::timeout_at(limit, execute).await;
+            answered.unwrap_or_else(|_elapsed| Err(unavailable("it took too long")))
+        };
         let outcome = outcome_name(&answered);
         metrics::counter!("commands_total", "command" => name, "outcome" => outcome).increment(1);
         Ok(self.answer(caller, &answered?).await)

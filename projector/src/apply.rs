@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use domain::{Message, Partition, Position};
 use event_log::EventLog;
 use read_model::{Judgement, Views, Watermark, judge};
+use service_runtime::progress;
 
 use crate::halted::Halted;
 use crate::metrics;
@@ -54,6 +55,7 @@ impl Projection {
     /// the log has it.
     pub async fn apply(&mut self, waiting: &mut Waiting) -> anyhow::Result<()> {
         loop {
+            progress::tick();
             waiting.retain(|partition, queue| {
                 !queue.is_empty()
                     && !self.halted.contains(*partition)
@@ -71,6 +73,7 @@ impl Projection {
                 if self.away.contains(partition) {
                     continue;
                 }
+                progress::tick();
                 match self.next_step(*partition, queue).await {
                     Ok(Step::Nothing) => {}
                     Ok(Step::Apply(run)) => runs.push((*partition, run)),
@@ -80,6 +83,7 @@ impl Projection {
                     Err(error) => outcome = outcome.and(Err(error)),
                 }
             }
+            progress::tick();
             for (partition, to) in self.advance(runs).await? {
                 if let Some(queue) = waiting.get_mut(&partition) {
                     while queue
@@ -109,6 +113,7 @@ impl Projection {
         partition: Partition,
         to: Position,
     ) -> anyhow::Result<u64> {
+        progress::tick();
         let Some(watermark) = self.watermarks.get(&partition) else { return Ok(0) };
         let from = watermark.point;
         let cannot_move = self.halted.contains(partition) || self.away.contains(&partition);
@@ -120,6 +125,7 @@ impl Projection {
             return Ok(0);
         }
         let events = run.len();
+        progress::tick();
         self.advance(vec![(partition, run)]).await?;
         Ok(events)
     }

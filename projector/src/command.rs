@@ -182,7 +182,7 @@ impl StoreArgs {
             for_scans: true,
         };
         let pool = event_log::pool(self.database_url.reveal(), settings)?;
-        let store = event_log::open_within(START_PATIENCE, &pool).await?;
+        let store = event_log::open_within(START_PATIENCE, &pool, |_| {}).await?;
         let keys = KeySpace::new(&self.redis_prefix).context("INKSTREAM_REDIS_PREFIX")?;
         let views = Views::new(self.redis_url.reveal(), keys, store.partitions, REDIS_LIMIT)
             .context("INKSTREAM_REDIS_URL cannot be used")?;

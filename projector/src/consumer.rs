@@ -13,6 +13,7 @@ use futures::FutureExt;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, StreamConsumer};
 use rdkafka::message::{BorrowedMessage, Headers, Message as _};
+use service_runtime::{Check, progress};
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::Waiting;
@@ -24,8 +25,10 @@ pub(crate) const MAX_MESSAGES: usize = 500;
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// What our messages name as their source.
 const SOURCE: &str = "inkstream";
-/// How long Kafka may take to describe the topic, and when it is asked again.
+/// Timeout of the question for the topic.
 const DESCRIBE_LIMIT: Duration = Duration::from_secs(3);
+/// Time from one answer to the next question.
+const DESCRIBE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Our member of the consumer group.
 pub struct Partitions {
@@ -205,49 +208,62 @@ struct WrongPartitions {
     needed: u16,
 }
 
-/// Sees that the topic has the store's number of partitions.
+/// Sees that Kafka answers, and that the topic has the store's number of partitions.
 #[derive(Debug, Clone)]
 pub struct TopicTask {
     pub brokers: String,
     pub topic: String,
     pub of_the_store: domain::Partitions,
+    pub kafka: Check,
 }
 
 impl TopicTask {
-    /// Asks until Kafka has answered and the topic is there, and ends the process if it is another's.
+    /// Asks every few seconds, and ends the process if the topic is another's.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        while !self.clone().check().await? {
-            let pause = tokio::time::sleep(DESCRIBE_LIMIT);
+        loop {
+            progress::tick();
+            let pause = tokio::time::sleep(DESCRIBE_INTERVAL);
             if stop.run_until_cancelled(pause).await.is_none() {
                 return Ok(());
             }
+            progress::tick();
+            let Some(checked) = stop.run_until_cancelled(self.clone().check()).await else {
+                return Ok(());
+            };
+            checked?;
         }
-        stop.cancelled().await;
-        Ok(())
     }
 
-    /// Whether the topic is known to be right. Without Kafka, or before the topic is made, nothing is known,
-    /// and the views are kept up to date from the log.
-    pub async fn check(self) -> anyhow::Result<bool> {
+    /// Without Kafka, or before the topic is made, nothing is known, and the views are kept up to date from the
+    /// log.
+    pub async fn check(self) -> anyhow::Result<()> {
         // Asking for metadata blocks its thread.
         tokio::task::spawn_blocking(move || self.check_blocking()).await?
     }
 
-    fn check_blocking(self) -> anyhow::Result<bool> {
+    fn check_blocking(self) -> anyhow::Result<()> {
         let client: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.brokers)
             .set("client.id", "inkstream-projector")
             .create()
             .context("creating a client")?;
-        let Ok(described) = client.fetch_metadata(Some(&self.topic), DESCRIBE_LIMIT) else {
-            return Ok(false);
+        let described = match client.fetch_metadata(Some(&self.topic), DESCRIBE_LIMIT) {
+            Ok(described) => described,
+            Err(error) => {
+                self.kafka.degraded(format!("Kafka does not answer: {error}"));
+                return Ok(());
+            }
         };
         let topic = described.topics().iter().find(|topic| topic.name() == self.topic);
         let found = topic.map_or(0, |topic| topic.partitions().len());
         let needed = self.of_the_store.count();
-        if found == 0 || found == usize::from(needed) {
-            return Ok(found > 0);
+        if found == usize::from(needed) {
+            self.kafka.ready();
+        } else if found == 0 {
+            self.kafka.degraded(format!("Kafka has no topic `{}`", self.topic));
+        } else {
+            return Err(WrongPartitions { topic: self.topic, found, needed }.into());
         }
-        Err(WrongPartitions { topic: self.topic, found, needed }.into())
+        Ok(())
     }
 }

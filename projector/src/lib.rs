@@ -22,9 +22,10 @@ pub mod verify;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use event_log::{EventLog, Generations, PoolSettings};
+use anyhow::Context;
+use event_log::{EventLog, Generations, PoolSettings, Probe};
 use read_model::{KeySpace, VIEW_VERSION, Views};
-use service_runtime::{DrainArgs, Ops, Readiness, Tasks};
+use service_runtime::{Ops, Readiness, Tasks};
 
 pub use command::Command;
 pub use config::Config;
@@ -42,6 +43,9 @@ use crate::verify::Trickle;
 /// A batch is written in one exchange, which takes Redis longer than a reader would wait.
 const REDIS_LIMIT: Duration = Duration::from_secs(5);
 
+/// The name that Postgres shows for our connections.
+const NAME: &str = "projector";
+
 /// How long we wait for a Postgres that is only starting.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -55,8 +59,7 @@ pub struct App {
     topic: TopicTask,
     copies: CopyTask,
     ops: Ops,
-    readiness: Readiness,
-    drain: DrainArgs,
+    tasks: Tasks,
 }
 
 impl App {
@@ -64,8 +67,12 @@ impl App {
     pub async fn build(config: Config) -> anyhow::Result<Self> {
         service_runtime::describe(METRICS)?;
         let readiness = Readiness::new();
+        let tasks = Tasks::new(config.drain, &readiness);
+        let postgres = readiness.check("postgres");
+        // From here on it answers that the process starts, and what it waits for.
+        let ops = Ops::bind(config.ops_address, readiness.clone()).await?;
         let settings = PoolSettings {
-            name: "projector",
+            name: NAME,
             // For a build in this process beside what is done all the time.
             connections: 4 + config.rebuild.lanes,
             acquire_limit: Duration::from_secs(5),
@@ -73,7 +80,10 @@ impl App {
             for_scans: true,
         };
         let pool = event_log::pool(config.store.database_url.reveal(), settings)?;
-        let store = event_log::open_within(START_PATIENCE, &pool).await?;
+        let store = event_log::open_within(START_PATIENCE, &pool, |why| {
+            postgres.not_ready(why.to_owned());
+        });
+        let store = store.await.context("while opening the store")?;
         let generations = Generations::new(pool.clone());
         generations.begin_first(VIEW_VERSION).await?;
         let log = EventLog::new(pool, store.partitions);
@@ -84,6 +94,7 @@ impl App {
             brokers: config.kafka_brokers.clone(),
             topic: config.kafka_topic.clone(),
             of_the_store: store.partitions,
+            kafka: readiness.check("kafka"),
         };
         topic.clone().check().await?;
         let partitions = Partitions::join(
@@ -93,13 +104,14 @@ impl App {
             &format!("{}-v{VIEW_VERSION}", config.kafka_group),
             store.partitions,
         )?;
-        let ops = Ops::bind(config.ops_address, readiness.clone()).await?;
 
         let halted = Halted::new(readiness.check("folds"));
+        let database_url = config.store.database_url.reveal();
         let (heads, heads_seen) = HeadsTask::new(
+            Probe::new(event_log::address(database_url, NAME)?),
             log.clone(),
             generations.clone(),
-            readiness.check("postgres"),
+            postgres,
             readiness.check("quarantine"),
         );
         let followed = followed::to_follow(&generations).await?;
@@ -133,17 +145,7 @@ impl App {
             redis: readiness.check("redis"),
             filled: None,
         };
-        Ok(Self {
-            project,
-            heads,
-            keeper,
-            trickle,
-            topic,
-            copies: copy_task,
-            ops,
-            readiness,
-            drain: config.drain,
-        })
+        Ok(Self { project, heads, keeper, trickle, topic, copies: copy_task, ops, tasks })
     }
 
     pub fn ops_address(&self) -> SocketAddr {
@@ -152,10 +154,13 @@ impl App {
 
     /// Projects until `shutdown` completes or a task ends, then lets the batch in hand finish.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let mut tasks = Tasks::new(self.drain, &self.readiness);
+        let mut tasks = self.tasks;
         tasks.spawn("project", |stop| self.project.run(stop));
         tasks.spawn("heads", |stop| self.heads.run(stop));
+        let (watch, watch_filling) = (self.keeper.clone(), self.keeper.clone());
         tasks.spawn("generations", |stop| self.keeper.run(stop));
+        tasks.spawn("generation numbers", |stop| watch.watch(stop));
+        tasks.spawn("filling numbers", |stop| watch_filling.watch_filling(stop));
         tasks.spawn("verify", |stop| self.trickle.run(stop));
         tasks.spawn("topic", |stop| self.topic.run(stop));
         tasks.spawn("copies", |stop| self.copies.run(stop));

@@ -29,7 +29,7 @@ pub async fn run(args: &QuarantineArgs, out: &mut impl Write) -> anyhow::Result<
         for_scans: false,
     };
     let pool = event_log::pool(args.store.database_url.reveal(), settings)?;
-    let store = event_log::open_within(LIMIT, &pool).await?;
+    let store = event_log::open_within(LIMIT, &pool, |_| {}).await?;
     let followed = followed::to_follow(&Generations::new(pool.clone())).await?;
     let log = EventLog::new(pool, store.partitions);
     let keys = KeySpace::new(&args.store.redis_prefix)?;

@@ -10,6 +10,7 @@ use anyhow::{Context, ensure};
 use domain::{Partition, Point, Position, PostId};
 use event_log::{Touched, Unreadable};
 use read_model::{Fill, Flag, Guarded, NewEpoch, Watermark};
+use service_runtime::progress;
 use uuid::Uuid;
 
 use crate::apply::Projection;
@@ -97,6 +98,7 @@ impl Projection {
         }
         let mut outcome = Ok(());
         for (partition, head) in self.log.partitions().all().zip(&heads.points) {
+            progress::tick();
             let watermark = self.watermarks.get(&partition).cloned();
             let unfilled = watermark.as_ref().and_then(|mark| mark.unfilled_below);
             self.gauge(metrics::HEAD, partition, head.position);
@@ -166,6 +168,7 @@ impl Projection {
         // might not be.
         let incarnation = self.log.incarnation().await?;
         let heads = self.log.heads().await?;
+        progress::tick();
         let new = NewEpoch {
             partition,
             incarnation,
@@ -180,6 +183,7 @@ impl Projection {
         let generation = self.log.generations().find(number).await?;
         let is_followed = generation.is_some_and(|generation| generation.state.is_followed());
         ensure!(is_followed, "generation {number} is followed no more");
+        progress::tick();
         let begun = match self.views.begin_epoch(&new).await {
             Ok(begun) => begun,
             Err(error) => return self.leave_out(vec![(partition, error)]).await,
@@ -211,6 +215,7 @@ impl Projection {
         let touched = self.log.touched_before(partition, below, CHUNK).await?;
         let ids = latest_first(&touched);
         for _ in 0..ATTEMPTS {
+            progress::tick();
             let Some(watermark) = self.watermarks.get(&partition).cloned() else { return Ok(()) };
             let (folded, count) = self.fold_first_from_log(&ids).await?;
             let lowest = covered(&touched, &ids[..count]);
@@ -234,6 +239,7 @@ impl Projection {
                 rows: folded.rows.into_iter().filter(|(_, row)| row.position < below).collect(),
                 unfilled_below: Some(lowest),
             };
+            progress::tick();
             let filled = match self.views.fill_part(&fill, below).await {
                 Ok(filled) => filled,
                 Err(error) => return self.leave_out(vec![(partition, error)]).await,

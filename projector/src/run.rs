@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use event_log::{EventLog, Generations};
-use service_runtime::Check;
+use anyhow::Context;
+use event_log::{EventLog, Generations, Probe};
+use service_runtime::{Check, progress};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +17,10 @@ use crate::undecodable::Copies;
 
 /// How often the heads of the log are read.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Interval at which the loop comes round when there is nothing to do.
+const BEAT: Duration = Duration::from_secs(1);
+/// Timeout of the question whether Postgres is there, and the primary.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many messages wait at most when some cannot be applied, but for one batch.
 const MAX_WAITING: usize = 2 * MAX_MESSAGES;
 
@@ -23,6 +28,7 @@ const MAX_WAITING: usize = 2 * MAX_MESSAGES;
 /// holds up no event from Kafka.
 #[derive(Debug)]
 pub(crate) struct HeadsTask {
+    probe: Probe,
     log: EventLog,
     generations: Generations,
     seen: watch::Sender<Heads>,
@@ -32,6 +38,7 @@ pub(crate) struct HeadsTask {
 
 impl HeadsTask {
     pub(crate) fn new(
+        probe: Probe,
         log: EventLog,
         generations: Generations,
         postgres: Check,
@@ -39,13 +46,14 @@ impl HeadsTask {
     ) -> (Self, watch::Receiver<Heads>) {
         let (seen, heads) = watch::channel(Heads::default());
         quarantine.ready();
-        (Self { log, generations, seen, postgres, quarantine }, heads)
+        (Self { probe, log, generations, seen, postgres, quarantine }, heads)
     }
 
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut tick = tokio::time::interval(LOOK_AGAIN);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(tick.tick()).await.is_some() {
+            progress::tick();
             match stop.run_until_cancelled(self.read()).await {
                 None => {}
                 Some(Ok(heads)) => {
@@ -59,7 +67,12 @@ impl HeadsTask {
     }
 
     async fn read(&self) -> anyhow::Result<Heads> {
+        // The pool would only say that no connection is to be had.
+        let probing = tokio::time::timeout(PROBE_TIMEOUT, self.probe.connection()).await;
+        self.probe.keep(probing.context("Postgres took too long")??);
+        progress::tick();
         let quarantined = self.log.count_quarantined().await?;
+        progress::tick();
         ::metrics::gauge!(metrics::QUARANTINED).set(quarantined as f64);
         match quarantined {
             0 => self.quarantine.ready(),
@@ -67,11 +80,12 @@ impl HeadsTask {
                 "{quarantined} pages are set aside; see `projector quarantine list`"
             )),
         }
-        Ok(Heads {
-            incarnation: self.log.incarnation().await?,
-            points: self.log.heads().await?,
-            generations: followed::to_follow(&self.generations).await?,
-        })
+        let incarnation = self.log.incarnation().await?;
+        progress::tick();
+        let points = self.log.heads().await?;
+        progress::tick();
+        let generations = followed::to_follow(&self.generations).await?;
+        Ok(Heads { incarnation, points, generations })
     }
 }
 
@@ -91,7 +105,10 @@ pub(crate) struct ProjectTask {
 impl ProjectTask {
     pub(crate) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut waiting = Waiting::new();
+        let mut beat = tokio::time::interval(BEAT);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            progress::tick();
             if waiting.is_empty() && self.copies.are_made() {
                 self.partitions.applied();
             }
@@ -100,6 +117,8 @@ impl ProjectTask {
                 && waiting.values().map(|queue| queue.len()).sum::<usize>() < MAX_WAITING;
             let done = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
+                // To wait for events is no hang.
+                _ = beat.tick() => continue,
                 mut batch = self.partitions.next_batch(), if has_room => {
                     ::metrics::counter!(metrics::BATCHES).increment(1);
                     ::metrics::histogram!(metrics::BATCH_SIZE).record(batch.messages as f64);

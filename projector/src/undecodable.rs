@@ -16,7 +16,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use service_runtime::Check;
+use service_runtime::{Check, progress};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -157,10 +157,12 @@ impl CopyTask {
         loop {
             if messages.is_empty() {
                 let received = self.inbox.recv_many(&mut messages, 100);
-                if stop.run_until_cancelled(received).await.is_none_or(|count| count == 0) {
+                let received = progress::idle(stop.run_until_cancelled(received)).await;
+                if received.is_none_or(|count| count == 0) {
                     break;
                 }
             }
+            progress::tick();
             let Some(copied) = stop.run_until_cancelled(self.copy(&mut messages)).await else {
                 break;
             };
@@ -179,7 +181,7 @@ impl CopyTask {
         // Letting go of a producer waits for a moment, which no task should.
         let producer = self.producer.take();
         tokio::task::spawn_blocking(move || drop(producer));
-        stop.cancelled().await;
+        progress::idle(stop.cancelled()).await;
         Ok(())
     }
 
@@ -189,6 +191,7 @@ impl CopyTask {
             Some(producer) => producer,
             None => {
                 self.create_topic().await?;
+                progress::tick();
                 self.producer.insert(self.producer()?)
             }
         };

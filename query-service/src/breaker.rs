@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use service_runtime::progress;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
@@ -94,6 +95,7 @@ impl Breaker {
         F: Future<Output = Result<T, E>>,
     {
         loop {
+            progress::tick();
             let answer = match timeout(LIMIT, question()).await {
                 Ok(Ok(answer)) => {
                     self.succeeded();

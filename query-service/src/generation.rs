@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use event_log::Generations;
 use read_model::{VIEW_VERSION, Views};
+use service_runtime::progress;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -70,6 +71,7 @@ impl Follow {
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut count = 0;
         while stop.run_until_cancelled(every.tick()).await.is_some() {
+            progress::tick();
             let ask = async {
                 match count % EVERY {
                     0 => self.ask_postgres().await,

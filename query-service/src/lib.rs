@@ -40,8 +40,9 @@ use event_log::{EventLog, Generations, PoolSettings, Probe};
 use http_api::TokenVerifier;
 use http_api::layers;
 use read_model::{KeySpace, Views, WatchTask};
-use service_runtime::{Limits, Ops, Readiness, Server, Tasks};
+use service_runtime::{Limits, Ops, Readiness, Server, Tasks, progress};
 use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
 use front::Front;
@@ -59,6 +60,7 @@ pub struct App {
     http: Server<Front>,
     ops: Ops,
     listener: Listener,
+    memory: PageCache,
     watch: Watch,
     watermarks: WatchTask,
     generation: Follow,
@@ -73,12 +75,15 @@ impl App {
         let tokens = TokenVerifier::new(&config.auth)?;
         let readiness = Readiness::new();
         let tasks = Tasks::new(config.drain, &readiness);
-        let ops = Ops::bind(config.ops_address, readiness.clone()).await?;
+        let reads_check = readiness.check("reads");
+        // From here on it answers that the process starts, and what it waits for.
+        let ops = Ops::bind(config.ops_address, readiness).await?;
 
         let pool = pool(&config)?;
         let patience = Duration::from_secs(config.start_seconds);
-        let store =
-            event_log::open_within(patience, &pool).await.context("while opening the store")?;
+        let waits = |why: &str| reads_check.not_ready(why.to_owned());
+        let store = event_log::open_within(patience, &pool, waits);
+        let store = store.await.context("while opening the store")?;
         let standing = Standing::new(store);
         let keys = KeySpace::new(&config.redis_prefix).context("INKSTREAM_REDIS_PREFIX")?;
         let url = config.redis_url.reveal();
@@ -109,8 +114,8 @@ impl App {
         let http = Server::bind(config.http_address, front, limits, requests_end_within).await?;
         let listener = Listener { memory: memory.clone(), announcements: views.announcements() };
         let probe = Probe::new(event_log::address(config.database_url.reveal(), NAME)?);
-        let watch = Watch { standing, views, probe, memory, check: readiness.check("reads") };
-        Ok(Self { http, ops, listener, watch, watermarks, generation, tasks })
+        let watch = Watch::new(standing, views, probe, reads_check);
+        Ok(Self { http, ops, listener, memory, watch, watermarks, generation, tasks })
     }
 
     /// Where readers are answered.
@@ -124,18 +129,31 @@ impl App {
 
     /// Serves until `shutdown` completes or a task ends, then lets work in hand finish.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { http, ops, listener, watch, watermarks, generation, mut tasks } = self;
+        let Self { http, ops, listener, memory, watch, watermarks, generation, mut tasks } = self;
+        let watch_redis = watch.clone();
         tasks.spawn("http", |stop| http.run(stop));
         tasks.spawn("listener", |stop| listener.run(stop));
-        tasks.spawn("watch", |stop| watch.run(stop));
+        tasks.spawn("redis", |stop| watch_redis.watch_redis(stop));
+        tasks.spawn("postgres", |stop| watch.watch_postgres(stop));
+        tasks.spawn("memory", |stop| measure(memory, stop));
         tasks.spawn("generation", |stop| generation.run(stop));
         tasks.spawn_last("watermarks", |stop| async move {
-            stop.run_until_cancelled(watermarks.run()).await;
+            stop.run_until_cancelled(watermarks.run(progress::tick)).await;
             Ok(())
         });
         tasks.spawn_last("ops", |stop| ops.run(stop));
         tasks.run_until(shutdown).await
     }
+}
+
+/// Tells once a second how full the memory is.
+async fn measure(memory: PageCache, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut every = tokio::time::interval(Duration::from_secs(1));
+    while stop.run_until_cancelled(every.tick()).await.is_some() {
+        progress::tick();
+        memory.measure();
+    }
+    Ok(())
 }
 
 /// The name that Postgres shows for our connections.

@@ -1,19 +1,16 @@
 //! Which of the servers behind us answer, and in which life the store is: asked all the time, so that
 //! readers need not find out one by one.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use domain::Partitions;
 use event_log::{Probe, Store};
 use read_model::{Views, ViewsError, Watermark};
 use service_runtime::Check;
-use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
 use crate::breaker::Breaker;
-use crate::page_cache::PageCache;
 
 /// What is known. Clones share it.
 #[derive(Debug, Clone)]
@@ -46,47 +43,66 @@ impl Standing {
     }
 }
 
-/// Keeps a [`Standing`] up to date, and tells whether reads can be answered.
-#[derive(Debug)]
+/// Keeps a [`Standing`] up to date, and tells whether reads can be answered. Clones are parts of one watch.
+#[derive(Debug, Clone)]
 pub(crate) struct Watch {
-    pub(crate) standing: Standing,
-    pub(crate) views: Views,
-    pub(crate) probe: Probe,
-    pub(crate) memory: PageCache,
-    pub(crate) check: Check,
+    standing: Standing,
+    views: Views,
+    probe: Arc<Probe>,
+    check: Check,
+    has_views: Arc<AtomicBool>,
+    has_log: Arc<AtomicBool>,
+    /// Why Postgres must not be used although it answers.
+    read_only: Arc<Mutex<Option<String>>>,
 }
 
 impl Watch {
-    pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let (has_views, has_log) = (AtomicBool::new(false), AtomicBool::new(false));
-        let tell = || {
-            let has = |server: &AtomicBool| server.load(Ordering::Relaxed);
-            self.tell(has(&has_views), has(&has_log));
-        };
-        let redis = self.standing.redis.watch(
+    pub(crate) fn new(standing: Standing, views: Views, probe: Probe, check: Check) -> Self {
+        let (has_views, has_log, read_only) = Default::default();
+        Self { standing, views, probe: Arc::new(probe), check, has_views, has_log, read_only }
+    }
+
+    pub(crate) async fn watch_redis(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let watching = self.standing.redis.watch(
             || self.some_views(),
             ViewsError::is_refusal,
             |answer| {
                 if let Some(answer) = answer {
-                    has_views.store(answer, Ordering::Relaxed);
+                    self.has_views.store(answer, Ordering::Relaxed);
                 }
-                tell();
+                self.tell();
             },
         );
-        let postgres = self.standing.postgres.watch(
-            || self.probe.incarnation(),
+        stop.run_until_cancelled(watching).await;
+        Ok(())
+    }
+
+    pub(crate) async fn watch_postgres(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let watching = self.standing.postgres.watch(
+            || self.incarnation(),
             event_log::is_refusal,
             |answer| {
                 if let Some(incarnation) = answer {
                     self.standing.incarnation.store(incarnation, Ordering::Relaxed);
-                    has_log.store(true, Ordering::Relaxed);
+                    self.has_log.store(true, Ordering::Relaxed);
                 }
-                tell();
+                self.tell();
             },
         );
-        let watching = async { tokio::join!(redis, postgres, self.measure()) };
         stop.run_until_cancelled(watching).await;
         Ok(())
+    }
+
+    /// The store's incarnation, from a primary.
+    async fn incarnation(&self) -> Result<u32, sqlx::Error> {
+        let answer = self.probe.incarnation().await;
+        let read_only = answer.as_ref().err().filter(|error| event_log::is_read_only(error));
+        *self.read_only() = read_only.map(ToString::to_string);
+        answer
+    }
+
+    fn read_only(&self) -> MutexGuard<'_, Option<String>> {
+        self.read_only.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether there are any that vouch for something: where a part of a cluster is away, the rest still helps.
@@ -104,30 +120,27 @@ impl Watch {
 
     /// One of them is enough for pages: warm ones need no Postgres, and none needs Redis. A single silence is a
     /// hiccup: what counts is whether readers ask them, once they have answered.
-    fn tell(&self, has_views: bool, has_log: bool) {
-        let has_views = has_views && !self.standing.redis.is_open();
-        let has_log = has_log && !self.standing.postgres.is_open();
+    ///
+    /// A Postgres that takes no writes is of no more use than one that is away: what it has may be old.
+    fn tell(&self) {
+        let has = |server: &AtomicBool| server.load(Ordering::Relaxed);
+        let has_views = has(&self.has_views) && !self.standing.redis.is_open();
+        let has_log = has(&self.has_log) && !self.standing.postgres.is_open();
+        let why = self.read_only().clone();
+        let no_log = why.as_deref().unwrap_or("Postgres does not answer");
         match (has_views, has_log) {
             (true, true) => self.check.ready(),
             (false, true) if self.standing.redis.is_open() => {
                 self.check.degraded("Redis does not answer");
             }
             (false, true) => self.check.degraded("Redis has no views"),
-            (true, false) => self.check.degraded("Postgres does not answer"),
+            (true, false) => self.check.degraded(no_log.to_owned()),
             (false, false) if self.standing.redis.is_open() => {
-                self.check.not_ready("neither Redis nor Postgres answers");
+                self.check.not_ready(format!("Redis does not answer, and: {no_log}"));
             }
             (false, false) => {
-                self.check.not_ready("Redis has no views, and Postgres does not answer");
+                self.check.not_ready(format!("Redis has no views, and: {no_log}"));
             }
-        }
-    }
-
-    async fn measure(&self) {
-        let mut every = interval(Duration::from_secs(1));
-        loop {
-            every.tick().await;
-            self.memory.measure();
         }
     }
 }

@@ -19,6 +19,7 @@ use event_log::EventLog;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesOrdered, StreamExt};
 use rdkafka::producer::DeliveryFuture;
+use service_runtime::progress;
 use sqlx::PgPool;
 use tokio::sync::Notify;
 use tokio::time::Interval;
@@ -104,6 +105,7 @@ impl Relay {
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut topic_is_right = false;
         while !stop.is_cancelled() {
+            progress::tick();
             match self.turn(&mut topic_is_right, &stop).await {
                 Ok(()) => {}
                 Err(error) if error.is::<WrongPartitions>() => return Err(error),
@@ -122,10 +124,15 @@ impl Relay {
     async fn stand_by(&self, stop: &CancellationToken) {
         let mut over = pin!(tokio::time::sleep(self.settings.lease / 6));
         loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = &mut over => return,
-                () = self.recorded.notified() => {}
+            let news = progress::idle(async {
+                tokio::select! {
+                    () = stop.cancelled() => false,
+                    () = &mut over => false,
+                    () = self.recorded.notified() => true,
+                }
+            });
+            if !news.await {
+                return;
             }
             // Not one of the branches, lest it be given up half-way and the word lost.
             word::send(&self.pool).await;
@@ -183,6 +190,8 @@ impl Relay {
         let mut save = every(SAVE);
         let mut look = every(self.settings.look);
         loop {
+            // The look comes round every so often even if nothing is recorded.
+            progress::tick();
             let room = course.in_flight.len() < MAX_IN_FLIGHT && !course.full;
             tokio::select! {
                 biased;

@@ -10,6 +10,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord};
+use service_runtime::progress;
 
 /// The longest message, 4 MiB. A body's 262,144 bytes may come to six times as many in JSON, where control
 /// characters are written out; one that did not fit would hold up all that follow it.
@@ -59,6 +60,7 @@ impl Topic {
                 Err((_, code)) => bail!("the topic cannot be created: {code}"),
             }
         }
+        progress::tick();
         let topic = self.clone();
         // Asking for metadata blocks its thread.
         tokio::task::spawn_blocking(move || topic.check(&admin)).await?

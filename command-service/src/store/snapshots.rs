@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use cqrs_es::Aggregate;
+use service_runtime::progress;
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -157,7 +158,8 @@ impl SnapshotTask {
     /// Writes snapshots until it is told to stop, and then those that wait.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         loop {
-            let stopped = stop.run_until_cancelled(self.waiting.offered.notified()).await.is_none();
+            let offered = stop.run_until_cancelled(self.waiting.offered.notified());
+            let stopped = progress::idle(offered).await.is_none();
             let snapshots = std::mem::take(&mut *self.waiting.lock());
             let count = snapshots.len() as u64;
             let outcome = match self.write(snapshots).await {
@@ -171,7 +173,8 @@ impl SnapshotTask {
             if stopped {
                 return Ok(());
             }
-            stop.run_until_cancelled(tokio::time::sleep(WRITE_INTERVAL)).await;
+            let pause = tokio::time::sleep(WRITE_INTERVAL);
+            progress::idle(stop.run_until_cancelled(pause)).await;
         }
     }
 

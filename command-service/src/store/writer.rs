@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use domain::{AuthorId, Position, Slug};
+use service_runtime::progress;
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -251,7 +252,7 @@ impl WriterTask {
         let mut waiting = VecDeque::new();
         loop {
             if waiting.is_empty() {
-                match self.queue.recv().await {
+                match progress::idle(self.queue.recv()).await {
                     Some(commit) => waiting.push_back(commit),
                     None => return Ok(()),
                 }
@@ -284,7 +285,12 @@ impl WriterTask {
         self.room.call_begins();
         let landing = self.land(&mut batch, &mut flight).await;
         self.numbers.call.record(self.room.call_ends());
-        match landing? {
+        let landing = landing?;
+        // To send a batch again and again is no progress: only an answer of Postgres is.
+        if let Landing::Judged(_) | Landing::Failed(AppendError::Rejected(_)) = &landing {
+            progress::tick();
+        }
+        match landing {
             Landing::Judged(judgements) => Ok(self.answer(batch, judgements)),
             Landing::Halved => {
                 let second = batch.split_off(batch.len().div_ceil(2));

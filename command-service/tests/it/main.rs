@@ -5,6 +5,7 @@
 mod support;
 
 mod append;
+mod failover;
 mod handover;
 mod http;
 mod long_streams;

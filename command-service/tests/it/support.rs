@@ -24,7 +24,7 @@ const PATIENT: [(&str, &str); 3] =
 pub(crate) struct Service {
     address: SocketAddr,
     ops_address: SocketAddr,
-    database: TestDatabase,
+    database: Option<TestDatabase>,
     prefix: String,
     client: reqwest::Client,
     stop: oneshot::Sender<()>,
@@ -44,6 +44,11 @@ pub(crate) async fn start_with(database: TestDatabase, settings: &[&str]) -> Ser
 
 /// Starts it on a database that it reaches at another address.
 pub(crate) async fn start_through(database: TestDatabase, url: &str, settings: &[&str]) -> Service {
+    Service { database: Some(database), ..start_on(url, settings).await }
+}
+
+/// Starts it on a database that is not one of the shared server's.
+pub(crate) async fn start_on(url: &str, settings: &[&str]) -> Service {
     let prefix = unique_name("views");
     let ours = [
         "command-service".to_owned(),
@@ -73,21 +78,23 @@ pub(crate) async fn start_through(database: TestDatabase, url: &str, settings: &
         let _ = stopped.await;
     }));
     let client = reqwest::Client::new();
-    Service { address, ops_address, database, prefix, client, stop, running }
+    Service { address, ops_address, database: None, prefix, client, stop, running }
 }
 
 /// A database with a store of 4 partitions.
 pub(crate) async fn new_database() -> TestDatabase {
     // One template for each run: it must not outlive the migrations it was made by.
     let template = format!("command_service_{}", std::process::id());
-    TestDatabase::from_template(&template, async |url: String| {
-        let words = ["command-service", "migrate", "--partitions", "4", "--database-url", &url];
-        match Command::try_parse_from(words) {
-            Ok(Command::Migrate(args)) => migrate::run(&args).await,
-            other => panic!("expected to migrate: {other:?}"),
-        }
-    })
-    .await
+    TestDatabase::from_template(&template, create_store).await
+}
+
+/// Creates a store of 4 partitions in an empty database.
+pub(crate) async fn create_store(url: String) -> anyhow::Result<()> {
+    let words = ["command-service", "migrate", "--partitions", "4", "--database-url", &url];
+    match Command::try_parse_from(words) {
+        Ok(Command::Migrate(args)) => migrate::run(&args).await,
+        other => panic!("expected to migrate: {other:?}"),
+    }
 }
 
 /// A token of `author`, as the service expects it.
@@ -104,7 +111,7 @@ impl Service {
     }
 
     pub(crate) fn database(&self) -> &TestDatabase {
-        &self.database
+        self.database.as_ref().expect("its database is not one of the shared server's")
     }
 
     /// What its keys in Redis begin with.

@@ -1,13 +1,18 @@
-//! Connections to Postgres that nobody waits for in vain.
+//! Connections to Postgres: none is waited for without a limit, and none leads to a server that takes
+//! no writes.
 
 use std::time::Duration;
 
 use anyhow::Context;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, PgPool};
+use sqlx::{ConnectOptions, PgConnection, PgPool};
 
-/// How long a connection that comes back to the pool has to show that it is still good for something.
+use crate::writable;
+
+/// Timeout for the question whether a connection still leads to a server that takes writes.
 const CHECK_LIMIT: Duration = Duration::from_secs(1);
+/// Maximum idle time of a connection that is used without that question.
+const UNCHECKED_IDLE: Duration = Duration::from_secs(1);
 
 /// Who connects, how often, and how.
 #[derive(Debug, Clone, Copy)]
@@ -25,25 +30,39 @@ pub struct PoolSettings<'a> {
 }
 
 /// A pool whose connections are made when they are first needed.
+///
+/// It drops connections to a demoted or read-only server. Each use begins on a connection whose server
+/// took writes within the last second, so no restart is needed after a failover.
 pub fn pool(url: &str, settings: PoolSettings<'_>) -> anyhow::Result<PgPool> {
     let address = address(url, settings.name)?.options(settings.options.iter().copied());
     let address = if settings.for_scans { address.disable_statement_logging() } else { address };
     Ok(PgPoolOptions::new()
         .max_connections(settings.connections)
         .acquire_timeout(settings.acquire_limit)
-        // It would cost every use a round trip. A broken connection shows when it is used.
+        // A ping would cost every use a round trip.
         .test_before_acquire(false)
-        // After a read that was given up, the connection still has the answer coming. sqlx waits for it before
-        // anybody else may have the connection, and on a network that swallows packets that is for ever.
-        .after_release(|connection, _| {
+        .after_connect(|connection, _| Box::pin(check(connection)))
+        .before_acquire(|connection, seen| {
             Box::pin(async move {
-                match tokio::time::timeout(CHECK_LIMIT, connection.ping()).await {
-                    Ok(checked) => checked.map(|()| true),
-                    Err(elapsed) => Err(sqlx::Error::Io(elapsed.into())),
+                if seen.idle_for >= UNCHECKED_IDLE {
+                    check(connection).await?;
                 }
+                Ok(true)
             })
         })
+        // A read that was given up leaves an answer on its connection. sqlx waits for it before the next
+        // use. Without a timeout, it would wait forever on a network that drops packets.
+        .after_release(|connection, _| {
+            Box::pin(async move { check(connection).await.map(|()| true) })
+        })
         .connect_lazy_with(address))
+}
+
+async fn check(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    match tokio::time::timeout(CHECK_LIMIT, writable::require_writable(connection)).await {
+        Ok(checked) => checked,
+        Err(elapsed) => Err(sqlx::Error::Io(elapsed.into())),
+    }
 }
 
 /// Where Postgres is, for who connects under this name.

@@ -4,9 +4,16 @@ use std::time::{Duration, Instant};
 
 use domain::Partitions;
 use futures::future::BoxFuture;
-use sqlx::PgPool;
 use sqlx::error::BoxDynError;
 use sqlx::migrate::{Migration, MigrationSource, MigrationType, Migrator};
+use sqlx::{PgConnection, PgPool};
+
+use crate::writable;
+
+/// Timeout for one attempt to open the store.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time between two attempts.
+const ATTEMPT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Forward only. The code before and after each of them can run at the same time.
 const MIGRATIONS: [(i64, &str, &str); 6] = [
@@ -70,7 +77,7 @@ pub async fn create(pool: &PgPool, partitions: Partitions) -> Result<Store, Stor
         .bind(i32::from(partitions.count()))
         .execute(pool)
         .await?;
-    let store = read(pool).await?;
+    let store = read(&mut *pool.acquire().await?).await?;
     if store.partitions != partitions {
         let (found, asked) = (store.partitions.count(), partitions.count());
         return Err(StoreError::Partitions { found, asked });
@@ -80,12 +87,69 @@ pub async fn create(pool: &PgPool, partitions: Partitions) -> Result<Store, Stor
 
 /// Reads the settings of the store, after seeing that its tables are recent enough for this program.
 pub async fn open(pool: &PgPool) -> Result<Store, StoreError> {
+    open_on(&mut *pool.acquire().await?).await
+}
+
+/// The same, but waits until there is a primary, for as long as `patience` lasts, and calls `waits`
+/// with the reason. Fails at once with an error that time does not change: a wrong password, a
+/// missing database or privilege.
+pub async fn open_within(
+    patience: Duration,
+    pool: &PgPool,
+    waits: impl Fn(&str),
+) -> Result<Store, StoreError> {
+    let deadline = Instant::now() + patience;
+    // Not through the pool, which reports a timeout instead of the reason.
+    let address = pool.connect_options();
+    loop {
+        let attempt = async { open_on(&mut writable::connect(&address).await?).await };
+        let outcome = match tokio::time::timeout(ATTEMPT_TIMEOUT, attempt).await {
+            Ok(outcome) => outcome,
+            Err(elapsed) => Err(StoreError::Database(sqlx::Error::Io(elapsed.into()))),
+        };
+        match outcome {
+            Err(error) if error.is_transient() && Instant::now() < deadline => {
+                let why = with_cause(&error);
+                waits(&why);
+                tracing::warn!(error = why, "store not available yet");
+                tokio::time::sleep(ATTEMPT_INTERVAL).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+impl StoreError {
+    /// Returns `true` if waiting may help: no server answers, it is starting or stopping, it has no
+    /// resources left, or it is not the primary.
+    fn is_transient(&self) -> bool {
+        const TRANSIENT: [&str; 3] = ["08", "53", "57"];
+        match self {
+            Self::Database(sqlx::Error::Io(_)) => true,
+            Self::Database(error) => error
+                .as_database_error()
+                .and_then(|error| error.code())
+                .is_some_and(|code| TRANSIENT.iter().any(|class| code.starts_with(class))),
+            _ => false,
+        }
+    }
+}
+
+/// Formats an error and its cause in one line.
+fn with_cause(error: &StoreError) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+async fn open_on(connection: &mut PgConnection) -> Result<Store, StoreError> {
     let needed = MIGRATIONS[MIGRATIONS.len() - 1].0;
     let found = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
-        .fetch_one(pool)
+        .fetch_one(&mut *connection)
         .await;
     match found {
-        Ok(Some(found)) if found >= needed => read(pool).await,
+        Ok(Some(found)) if found >= needed => read(connection).await,
         Ok(Some(found)) => Err(StoreError::Behind { found, needed }),
         Ok(None) => Err(StoreError::NotMigrated),
         Err(error) if is_undefined_table(&error) => Err(StoreError::NotMigrated),
@@ -93,23 +157,10 @@ pub async fn open(pool: &PgPool) -> Result<Store, StoreError> {
     }
 }
 
-/// The same, but waits for a Postgres that is only starting, for as long as `patience` lasts.
-pub async fn open_within(patience: Duration, pool: &PgPool) -> Result<Store, StoreError> {
-    let deadline = Instant::now() + patience;
-    loop {
-        match open(pool).await {
-            Err(StoreError::Database(error)) if Instant::now() < deadline => {
-                tracing::warn!(%error, "Postgres cannot be reached yet: {error}");
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
-            outcome => return outcome,
-        }
-    }
-}
-
-async fn read(pool: &PgPool) -> Result<Store, StoreError> {
-    let row: Option<(i32, i32)> =
-        sqlx::query_as("SELECT partitions, incarnation FROM store").fetch_optional(pool).await?;
+async fn read(connection: &mut PgConnection) -> Result<Store, StoreError> {
+    let row: Option<(i32, i32)> = sqlx::query_as("SELECT partitions, incarnation FROM store")
+        .fetch_optional(connection)
+        .await?;
     let (partitions, incarnation) = row.ok_or(StoreError::NotMigrated)?;
     let partitions = u16::try_from(partitions)
         .ok()

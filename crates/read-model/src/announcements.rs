@@ -37,8 +37,8 @@ impl Announcements {
     }
 
     /// Connects, and tells what is heard until the connection breaks; the reason comes back. Whoever wants
-    /// to hear more calls again.
-    pub async fn hear(&self, mut tell: impl FnMut(Heard)) -> RedisError {
+    /// to hear more calls again. Calls `alive` once a second, whenever Redis has answered.
+    pub async fn hear(&self, mut tell: impl FnMut(Heard), alive: impl Fn()) -> RedisError {
         let heard = async {
             let pubsub = in_time(self.views.listener()?.get_async_pubsub()).await?;
             let (mut sink, mut messages) = pubsub.split();
@@ -57,6 +57,7 @@ impl Announcements {
                 loop {
                     every.tick().await;
                     in_time(sink.ping::<Value>()).await?;
+                    alive();
                 }
             };
             tokio::select! {

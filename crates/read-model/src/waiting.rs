@@ -14,6 +14,8 @@ use crate::{Views, Watermark};
 const MAX_WAITERS: usize = 10_000;
 /// How often the watermarks are looked at.
 const PAUSE: Duration = Duration::from_millis(5);
+/// Maximum time between two reports of the task, by which it differs from one that hangs.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where those wait who need a position. Clones wait together.
 #[derive(Debug, Clone)]
@@ -63,13 +65,17 @@ impl Waiting {
 }
 
 impl WatchTask {
-    /// Looks for as long as it is let.
-    pub async fn run(self) {
+    /// Looks for as long as it is let, and calls `report` at least once a second and after each look.
+    pub async fn run(self, report: impl Fn()) {
         loop {
+            report();
             if self.room.available_permits() == MAX_WAITERS {
                 // What was seen before this pause says nothing of the views as they are.
                 self.seen.send_replace(Vec::new());
-                self.somebody.notified().await;
+                let waiter = self.somebody.notified();
+                if tokio::time::timeout(REPORT_INTERVAL, waiter).await.is_err() {
+                    continue;
+                }
             }
             // Those who wait while Redis does not answer wait in vain, which is what they are told.
             if let Ok(marks) = self.views.watermarks().await {

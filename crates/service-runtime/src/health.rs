@@ -4,6 +4,11 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::progress::{Stalled, Watchdog};
+
+/// Name of the check of all tasks: computed when it is asked for, so that it needs no task to be known.
+const TASKS: &str = "tasks";
+
 /// How a part of the process fares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
@@ -17,6 +22,7 @@ pub enum State {
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
     checks: Arc<Mutex<BTreeMap<&'static str, State>>>,
+    watchdog: Watchdog,
 }
 
 /// The handle by which one part of the process tells how it fares. Clones are the same check.
@@ -39,16 +45,34 @@ impl Readiness {
 
     /// The state of every check by its name. A process is ready when none of them is not.
     pub fn states(&self) -> BTreeMap<&'static str, State> {
-        self.lock().clone()
+        let mut states = self.lock().clone();
+        if self.watchdog.watches() {
+            states.insert(TASKS, tasks_state(&self.watchdog.stalled()));
+        }
+        states
     }
 
     pub fn is_ready(&self) -> bool {
-        self.lock().values().all(State::is_ready)
+        self.states().values().all(State::is_ready)
+    }
+
+    pub(crate) fn watchdog(&self) -> &Watchdog {
+        &self.watchdog
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, State>> {
         // A map of plain values is whole even if somebody panicked while holding it.
         self.checks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn tasks_state(stalled: &[Stalled]) -> State {
+    let name = |Stalled { task, silence }: &Stalled| {
+        format!("`{task}` has made no progress for {} s", silence.as_secs())
+    };
+    match stalled.iter().map(name).collect::<Vec<_>>() {
+        none if none.is_empty() => State::Ready,
+        some => State::NotReady(some.join("; ").into()),
     }
 }
 
@@ -92,6 +116,8 @@ impl Check {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -109,5 +135,15 @@ mod tests {
         postgres.not_ready("connection refused");
         assert!(!readiness.is_ready());
         assert_eq!(readiness.states()["postgres"], State::NotReady("connection refused".into()));
+    }
+
+    #[test]
+    fn a_process_with_a_task_that_hangs_is_not_ready() {
+        let stalled = |task| Stalled { task, silence: Duration::from_millis(8500) };
+        let expected =
+            "`relay` has made no progress for 8 s; `writer` has made no progress for 8 s";
+        let state = tasks_state(&[stalled("relay"), stalled("writer")]);
+        assert_eq!(state, State::NotReady(expected.into()));
+        assert_eq!(tasks_state(&[]), State::Ready);
     }
 }

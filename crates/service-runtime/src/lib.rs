@@ -6,6 +6,7 @@
 pub mod health;
 pub mod metrics;
 pub mod ops;
+pub mod progress;
 pub mod secret;
 pub mod server;
 pub mod shutdown;

@@ -13,7 +13,9 @@ use clap::Args;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
+use crate::progress::{self, Watchdog};
 use crate::{Check, Readiness};
 
 /// How long stopping may take.
@@ -50,7 +52,7 @@ impl DrainArgs {
     }
 }
 
-/// All tasks of a process. If one ends, all do.
+/// All tasks of a process. If one ends, all do. Each has to report its [progress](crate::progress).
 #[derive(Debug)]
 pub struct Tasks {
     work: Stage,
@@ -58,17 +60,25 @@ pub struct Tasks {
     drain_limit: Duration,
     stop_delay: Duration,
     running: Check,
+    /// Ends when it is dropped.
+    _heartbeat: AbortOnDropHandle<()>,
 }
 
 impl Tasks {
     /// Adds a check `running` to `readiness`, which ends when stopping begins.
     pub fn new(drain: DrainArgs, readiness: &Readiness) -> Self {
+        let running = readiness.check("running");
+        running.not_ready("starting");
+        let watchdog = readiness.watchdog();
+        let heartbeat = watchdog.watch(progress::HEARTBEAT, progress::heartbeat());
+        let stage = || Stage { watchdog: watchdog.clone(), ..Stage::default() };
         Self {
-            work: Stage::default(),
-            last: Stage::default(),
+            work: stage(),
+            last: stage(),
             drain_limit: drain.limit(),
             stop_delay: Duration::from_secs(drain.stop_delay_seconds),
-            running: readiness.check("running"),
+            running,
+            _heartbeat: AbortOnDropHandle::new(tokio::spawn(heartbeat)),
         }
     }
 
@@ -134,6 +144,7 @@ struct Stage {
     tasks: JoinSet<anyhow::Result<()>>,
     names: HashMap<Id, &'static str>,
     stop: CancellationToken,
+    watchdog: Watchdog,
 }
 
 impl Stage {
@@ -141,7 +152,7 @@ impl Stage {
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let handle = self.tasks.spawn(task(self.stop.clone()));
+        let handle = self.tasks.spawn(self.watchdog.watch(name, task(self.stop.clone())));
         self.names.insert(handle.id(), name);
     }
 

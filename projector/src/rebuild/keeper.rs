@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use event_log::{Generation, GenerationState};
 use read_model::VIEW_VERSION;
-use service_runtime::Check;
+use service_runtime::{Check, progress};
 use tokio_util::sync::CancellationToken;
 
 use super::{Progress, Rebuild, removal};
@@ -13,7 +13,7 @@ use crate::metrics;
 
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Keeper {
     pub rebuild: Rebuild,
     /// Whether there is a generation of our version, so that readers of it can be answered.
@@ -21,20 +21,16 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
+    /// Looks after the generations.
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut tick = tokio::time::interval(LOOK_AGAIN);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        tokio::join!(
-            async {
-                while stop.run_until_cancelled(tick.tick()).await.is_some() {
-                    if let Some(Err(error)) = stop.run_until_cancelled(self.look(&stop)).await {
-                        tracing::debug!("The generations could not be looked after: {error:#}");
-                    }
-                }
-            },
-            self.watch(&stop),
-            self.watch_filling(&stop),
-        );
+        while stop.run_until_cancelled(tick.tick()).await.is_some() {
+            progress::tick();
+            if let Some(Err(error)) = stop.run_until_cancelled(self.look(&stop)).await {
+                tracing::debug!("The generations could not be looked after: {error:#}");
+            }
+        }
         Ok(())
     }
 
@@ -45,10 +41,13 @@ impl Keeper {
                 self.check.ready();
                 // Redis may have been emptied, or was away at the switch.
                 views.switch_to(number);
+                progress::tick();
                 views.remember_active(number, turn).await?;
             }
-            None => self.build().await,
+            // It takes as long as it takes, and the check says so meanwhile.
+            None => progress::idle(self.build()).await,
         }
+        progress::tick();
         removal::remove_one(generations, views, stop).await
     }
 
@@ -73,19 +72,22 @@ impl Keeper {
     }
 
     /// Shows which generations there are, whoever builds them.
-    async fn watch(&self, stop: &CancellationToken) {
+    pub(crate) async fn watch(self, stop: CancellationToken) -> anyhow::Result<()> {
         while stop.run_until_cancelled(tokio::time::sleep(LOOK_AGAIN)).await.is_some() {
+            progress::tick();
             let all = stop.run_until_cancelled(self.rebuild.generations.all()).await;
             let Some(Ok(mut all)) = all else { continue };
             all.retain(|one| one.view_version == VIEW_VERSION);
             show(&all);
         }
+        Ok(())
     }
 
     /// Shows how the filling of what Redis has lost goes on, as a rebuild does.
-    async fn watch_filling(&self, stop: &CancellationToken) {
+    pub(crate) async fn watch_filling(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut shown: Option<(Progress, u64)> = None;
         while stop.run_until_cancelled(tokio::time::sleep(LOOK_AGAIN)).await.is_some() {
+            progress::tick();
             let marks = stop.run_until_cancelled(self.rebuild.views.watermarks()).await;
             let Some(Ok(marks)) = marks else { continue };
             let below = marks.iter().flatten().filter_map(|mark| mark.unfilled_below);
@@ -94,21 +96,22 @@ impl Keeper {
             match &shown {
                 None if left == 0 => {}
                 // What is written meanwhile is not to be filled. More may be lost.
-                Some((progress, total)) if left > 0 && left <= *total => {
-                    progress.observe(total - left);
+                Some((filling, total)) if left > 0 && left <= *total => {
+                    filling.observe(total - left);
                 }
-                Some((progress, _)) if left == 0 => {
-                    progress.end();
+                Some((filling, _)) if left == 0 => {
+                    filling.end();
                     shown = None;
                 }
                 None | Some(_) => {
-                    let progress = Progress::new("filling");
-                    progress.expect(left, 0);
-                    progress.observe(0);
-                    shown = Some((progress, left));
+                    let filling = Progress::new("filling");
+                    filling.expect(left, 0);
+                    filling.observe(0);
+                    shown = Some((filling, left));
                 }
             }
         }
+        Ok(())
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use service_runtime::progress;
+
 /// A worker that rests after each piece of work in proportion to how long it took: on a system under load pieces take
 /// longer, and so do the rests.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ impl Pace {
     pub(crate) async fn rest(&mut self) {
         let rest = self.since.elapsed().mul_f64(self.rest);
         if !rest.is_zero() {
-            tokio::time::sleep(rest).await;
+            progress::idle(tokio::time::sleep(rest)).await;
         }
         self.since = Instant::now();
     }

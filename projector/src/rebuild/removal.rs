@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use event_log::{GenerationLease, Generations};
 use read_model::{Removal, Views};
+use service_runtime::progress;
 use tokio_util::sync::CancellationToken;
 
 use super::pace::Pace;
@@ -41,6 +42,7 @@ async fn remove(
         let mut pace = Pace::new(SHARE);
         let mut removal = Removal::default();
         while !views.remove_some(&mut removal).await? {
+            progress::tick();
             pace.rest().await;
         }
         anyhow::Ok(())

@@ -6,6 +6,7 @@ use anyhow::Context;
 use domain::{Position, PostId};
 use event_log::IdRange;
 use read_model::Row;
+use service_runtime::progress;
 
 use super::{Found, Report, Verifier, is_usable};
 use crate::rebuild::Pages;
@@ -37,6 +38,7 @@ impl Verifier {
         let head = self.log.head().await?;
         let mut for_nothing = vec![];
         for (id, seen) in suspects.iter().zip(inspected) {
+            progress::tick();
             let Some(mark) = seen.watermark.as_ref().filter(|mark| is_usable(mark)) else {
                 self.lost(self.views.partition_of(*id), seen.watermark.as_ref(), report)?;
                 continue;
@@ -84,7 +86,7 @@ impl Verifier {
         if suspects.is_empty() {
             return Ok(());
         }
-        tokio::time::sleep(RELEASED).await;
+        progress::idle(tokio::time::sleep(RELEASED)).await;
         let ids: Vec<PostId> = suspects.iter().map(|(id, _)| *id).collect();
         let inspected = self.views.inspect(&ids).await.context("reading views")?;
         for ((id, event), seen) in suspects.into_iter().zip(inspected) {
@@ -118,6 +120,7 @@ impl Verifier {
         let range = IdRange { above: Some(above), up_to: Some(up_to) };
         let mut pages = Pages::new(&self.log, &range, as_of);
         while let Some(page) = pages.next().await? {
+            progress::tick();
             if page.id == id {
                 let row = page.row.filter(|_| page.unreadable.is_none());
                 return Ok(row.map_or(Folded::Unreadable, |row| Folded::Row(Box::new(row))));

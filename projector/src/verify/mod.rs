@@ -15,6 +15,7 @@ use anyhow::Context;
 use domain::{Position, PostId};
 use event_log::{EventLog, IdRange};
 use read_model::{Inspected, Row, Views, Watermark};
+use service_runtime::progress;
 
 pub use report::{Found, Report};
 pub(crate) use trickle::Trickle;
@@ -82,6 +83,7 @@ impl Verifier {
             let some = left.min(SAMPLED);
             left -= some;
             let ids = self.log.random_pages(some).await?;
+            progress::tick();
             for ids in ids.chunks(PAGES) {
                 report.pages += ids.len() as u64;
                 self.look_closely(ids, &mut report).await?;

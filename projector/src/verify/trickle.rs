@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use event_log::{EventLog, Generations};
 use read_model::{VIEW_VERSION, Views};
+use service_runtime::progress;
 use tokio_util::sync::CancellationToken;
 
 use super::{Found, Verifier};
@@ -26,12 +27,13 @@ pub(crate) struct Trickle {
 impl Trickle {
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         if self.pages_a_minute == 0 {
-            stop.cancelled().await;
+            progress::idle(stop.cancelled()).await;
             return Ok(());
         }
         let pages = self.pages_a_minute.div_ceil(A_MINUTE);
         let pause = MINUTE * pages / self.pages_a_minute;
-        while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+        let sleep = || tokio::time::sleep(pause);
+        while progress::idle(stop.run_until_cancelled(sleep())).await.is_some() {
             if let Some(Err(error)) = stop.run_until_cancelled(self.look(pages)).await {
                 // Others say loudly what does not answer.
                 tracing::debug!("Pages could not be verified: {error:#}");
@@ -42,6 +44,7 @@ impl Trickle {
 
     async fn look(&self, pages: u32) -> anyhow::Result<()> {
         let Some((active, _)) = self.generations.active(VIEW_VERSION).await? else { return Ok(()) };
+        progress::tick();
         let verifier = Verifier {
             repair: true,
             tell,

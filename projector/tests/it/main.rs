@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what helps a test may fail as the test itself may")]
 
 mod cluster;
+mod failover;
 mod forks;
 mod kafka_lost;
 mod live;

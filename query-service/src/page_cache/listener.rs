@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use read_model::{Announcements, Heard};
+use service_runtime::progress;
 use tokio_util::sync::CancellationToken;
 
 use super::PageCache;
@@ -21,14 +22,15 @@ pub(crate) struct Listener {
 impl Listener {
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         if !self.memory.is_on() {
-            stop.cancelled().await;
+            progress::idle(stop.cancelled()).await;
             return Ok(());
         }
         let moments = &self.memory.inner.moments;
         let mut pause = PAUSE;
         loop {
+            progress::tick();
             let mut connected = false;
-            let listening = self.announcements.hear(|news| match news {
+            let tell = |news| match news {
                 Heard::Beginning => {
                     moments.end_all();
                     moments.hear();
@@ -39,7 +41,8 @@ impl Listener {
                     moments.end(id, &slugs);
                     metrics::counter!("memory_announcements_total").increment(1);
                 }
-            });
+            };
+            let listening = self.announcements.hear(tell, progress::tick);
             let Some(why) = stop.run_until_cancelled(listening).await else { return Ok(()) };
             if moments.are_heard() {
                 tracing::warn!("Changes are not heard of, so pages are kept for a second: {why}");

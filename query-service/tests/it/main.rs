@@ -6,6 +6,7 @@ mod breakers;
 mod bulkhead;
 mod cluster;
 mod drafts;
+mod failover;
 mod feed;
 mod ground;
 mod html;

@@ -118,7 +118,7 @@ async fn changes_are_heard_from_another_node_once_one_is_away() {
     let announcements = lot.views.announcements();
     let listening = tokio::spawn(async move {
         loop {
-            announcements.hear(|news| drop(tell.send(news))).await;
+            announcements.hear(|news| drop(tell.send(news)), || {}).await;
         }
     });
     // Every node is tried in turn, and the one that is away tells nothing.

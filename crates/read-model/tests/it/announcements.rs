@@ -53,7 +53,7 @@ fn listen(url: &str, prefix: &str) -> mpsc::UnboundedReceiver<Heard> {
     let announcements = views.announcements();
     let (tell, heard) = mpsc::unbounded_channel();
     tokio::spawn(async move {
-        announcements.hear(|news| drop(tell.send(news))).await;
+        announcements.hear(|news| drop(tell.send(news)), || {}).await;
     });
     heard
 }

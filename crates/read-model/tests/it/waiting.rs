@@ -15,7 +15,7 @@ async fn who_waits_goes_on_once_the_partition_has_reached_the_position() {
     let store = Store::new().await;
     let post = Post::drafted(1).published(2);
     let (waiting, task) = waiting(store.views.clone());
-    let task = tokio::spawn(task.run());
+    let task = tokio::spawn(task.run(|| {}));
     let reached = |position, limit| waiting.reached(1, Partition(0), Position(position), limit);
     let project = async {
         assert!(!reached(1, SHORT).await, "nothing is projected yet");

@@ -26,7 +26,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use crate::{Metric, MetricKind};
+use crate::{Metric, MetricKind, progress};
 use activity::{Activity, Clock};
 
 pub use body::{BodyError, RequestBody};
@@ -93,6 +93,8 @@ where
         let mut looks = interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            // The look comes round even if no client does.
+            progress::tick();
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
                 () = connections.ended() => continue,

@@ -62,7 +62,17 @@ impl Blog {
         // One template for each run: it must not outlive the migrations it was made by.
         let template = format!("projector_{}", std::process::id());
         let database = TestDatabase::from_template(&template, create_store).await;
-        let pool = PgPool::connect(database.url()).await.unwrap();
+        Self::of(database.url(), redis_url, kafka).await
+    }
+
+    /// In an empty database of a Postgres of the test's own.
+    pub(crate) async fn on_postgres(url: &str) -> Self {
+        create_store(url.to_owned()).await.unwrap();
+        Self::of(url, &shared().redis_url, &shared().kafka).await
+    }
+
+    async fn of(database_url: &str, redis_url: &str, kafka: &str) -> Self {
+        let pool = PgPool::connect(database_url).await.unwrap();
         let partitions = event_log::open(&pool).await.unwrap().partitions;
         let (prefix, topic) = (unique_name("projector"), unique_name("events"));
         create_topic(kafka, &topic, PARTITIONS.into()).await;
@@ -71,7 +81,7 @@ impl Blog {
             log: EventLog::new(pool.clone(), partitions),
             views: Views::new(redis_url, keys, partitions, Duration::from_secs(5)).unwrap(),
             pool,
-            database_url: database.url().to_owned(),
+            database_url: database_url.to_owned(),
             redis_url: redis_url.to_owned(),
             kafka: kafka.to_owned(),
             prefix,
@@ -89,6 +99,17 @@ impl Blog {
         let (proxy, url) = shared().postgres_proxy(name);
         self.database_url = url;
         proxy
+    }
+
+    /// From now on projectors reach Postgres at another address; the test itself does not.
+    pub(crate) fn reaches_postgres_at(&mut self, url: String) {
+        self.database_url = url;
+    }
+
+    /// From now on the test reaches the same store on another server.
+    pub(crate) async fn moves_to(&mut self, url: &str) {
+        self.pool = PgPool::connect(url).await.unwrap();
+        self.log = EventLog::new(self.pool.clone(), self.log.partitions());
     }
 
     /// The consumer group of its projectors.

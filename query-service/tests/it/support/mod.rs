@@ -46,8 +46,12 @@ pub(crate) struct Settings {
 
 /// On a busy machine a server that is well may be silent for a while. Only where a test is about one that is
 /// not does the service wait as briefly as it does otherwise.
-const PATIENT: [(&str, &str); 3] =
-    [("--redis-limit-ms", "10000"), ("--log-limit-ms", "20000"), ("--request-seconds", "40")];
+const PATIENT: [(&str, &str); 4] = [
+    ("--redis-limit-ms", "10000"),
+    ("--log-limit-ms", "20000"),
+    ("--request-seconds", "40"),
+    ("--ops-address", "127.0.0.1:0"),
+];
 
 /// Every answer comes from a server.
 pub(crate) const WITHOUT_MEMORY: [&str; 2] = ["--memory-mib", "0"];
@@ -119,7 +123,7 @@ impl Blog {
         Reader::new(self.addresses.expect("this blog has no service").1)
     }
 
-    fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         let always = [
             "query-service",
             "--database-url",
@@ -129,8 +133,6 @@ impl Blog {
             "--redis-prefix",
             &self.settings.prefix,
             "--http-address",
-            "127.0.0.1:0",
-            "--ops-address",
             "127.0.0.1:0",
             "--jwt-secret",
             SECRET,

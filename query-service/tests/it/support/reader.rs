@@ -55,6 +55,13 @@ impl Reader {
         self.send(self.client.get(self.url(path))).await
     }
 
+    /// `None` as long as there is no server.
+    pub(crate) async fn try_get(&self, path: &str) -> Option<Answer> {
+        let response = self.client.get(self.url(path)).send().await.ok()?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Some(Answer { status, headers, text: response.text().await.ok()? })
+    }
+
     pub(crate) async fn head(&self, path: &str) -> Answer {
         self.send(self.client.head(self.url(path))).await
     }
