@@ -258,7 +258,7 @@ impl Views {
 }
 
 /// The fields of a row, but for its epoch, in the shape in which the guard writes them.
-fn fields(row: &Row) -> Result<Vec<(&'static str, Vec<u8>)>, ViewsError> {
+pub(crate) fn fields(row: &Row) -> Result<Vec<(&'static str, Vec<u8>)>, ViewsError> {
     let stored = StoredRow::try_from(row)?;
     let position = ("position", stored.position.to_string().into_bytes());
     let (Some(page), Some(stored)) = (&row.page, &stored.page) else {

@@ -38,7 +38,12 @@ const TAGS: [&str; 29] = [
     "ul",
 ];
 
-static CLEANER: LazyLock<Builder<'static>> = LazyLock::new(|| {
+static CLEANER: LazyLock<Builder<'static>> = LazyLock::new(cleaner);
+
+/// Returns a cleaner. Each one hashes with seeds of its own, so nothing it writes may depend on the order of a map.
+/// Attributes that are set are written in such an order: at most one is set for each tag, all others are allowed by
+/// value.
+pub(super) fn cleaner() -> Builder<'static> {
     let mut cleaner = Builder::empty();
     cleaner
         .tags(HashSet::from(TAGS))
@@ -47,7 +52,7 @@ static CLEANER: LazyLock<Builder<'static>> = LazyLock::new(|| {
         .tag_attributes(HashMap::from([
             ("a", HashSet::from(["href", "id", "aria-label"])),
             ("img", HashSet::from(["src", "alt"])),
-            ("input", HashSet::from(["checked"])),
+            ("input", HashSet::from(["checked", "disabled"])),
             ("li", HashSet::from(["id"])),
             ("ol", HashSet::from(["start"])),
             ("td", HashSet::from(["align"])),
@@ -59,8 +64,8 @@ static CLEANER: LazyLock<Builder<'static>> = LazyLock::new(|| {
             ("section", HashSet::from(["footnotes"])),
             ("sup", HashSet::from(["footnote-ref"])),
         ]))
-        // The box of a task: nobody can tick it.
-        .set_tag_attribute_value("input", "type", "checkbox")
+        // The box of a task. The renderer writes both, so setting `disabled` only guards against another input.
+        .add_tag_attribute_values("input", "type", ["checkbox"])
         .set_tag_attribute_value("input", "disabled", "")
         .set_tag_attribute_value("img", "loading", "lazy")
         .url_schemes(HashSet::from(["http", "https", "mailto"]))
@@ -68,7 +73,7 @@ static CLEANER: LazyLock<Builder<'static>> = LazyLock::new(|| {
         .link_rel(Some("nofollow noopener ugc"))
         .attribute_filter(allowed);
     cleaner
-});
+}
 
 /// Takes out whatever a page must not hold.
 pub(super) fn clean(html: &str) -> String {

@@ -9,6 +9,8 @@
 //! other posts wait behind it.
 
 mod clean;
+#[cfg(test)]
+mod determinism;
 mod plain;
 #[cfg(test)]
 mod tests;
@@ -61,9 +63,13 @@ struct Rendered {
 }
 
 fn cleaned(html: &str) -> String {
-    // A table may be wider than a page and then scrolls by itself.
+    clean::clean(&with_wide_tables(html))
+}
+
+/// A table may be wider than a page and then scrolls by itself.
+fn with_wide_tables(html: &str) -> String {
     let html = html.replace("<table>", "<div class=\"wide\"><table>");
-    clean::clean(&html.replace("</table>", "</table></div>"))
+    html.replace("</table>", "</table></div>")
 }
 
 /// `None` if the text nests too deep or its HTML grows too long.
