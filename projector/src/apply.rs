@@ -3,7 +3,7 @@
 //! What happens here may happen twice, late, or in two processes at once. The guard lets each event in once
 //! and in order, or answers where the views stand; then the events are looked at again from there.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use domain::{Message, Partition, Position};
 use event_log::EventLog;
@@ -28,6 +28,8 @@ pub struct Projection {
     /// Partitions whose views could not be read or written, while those of others could: the one node of a
     /// cluster is away that has them, or they move to another. Looked for again once a second.
     pub(crate) away: BTreeSet<Partition>,
+    /// Discarded events whose fold panics: they are passed over.
+    pub(crate) discarded: HashSet<Position>,
     /// Whether numbers are told of it. They are of the views that readers are answered from.
     pub(crate) is_measured: bool,
 }
@@ -46,8 +48,8 @@ enum Step {
 
 impl Projection {
     pub fn new(log: EventLog, views: Views, halted: Halted) -> Self {
-        let (watermarks, away, is_measured) = Default::default();
-        Self { log, views, watermarks, halted, away, is_measured }
+        let (watermarks, away, discarded, is_measured) = Default::default();
+        Self { log, views, watermarks, halted, away, discarded, is_measured }
     }
 
     /// Brings what waits into the views. After an error the rest still waits, and may be tried again: what is

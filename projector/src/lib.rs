@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use event_log::{EventLog, Generations, PoolSettings, Probe};
-use read_model::{KeySpace, VIEW_VERSION, Views};
+use read_model::{Fold, KeySpace, VIEW_VERSION, Views, fold_page};
 use service_runtime::{Ops, Readiness, Tasks};
 
 pub use command::Command;
@@ -65,6 +65,11 @@ pub struct App {
 impl App {
     /// Connects to what it needs and binds its port.
     pub async fn build(config: Config) -> anyhow::Result<Self> {
+        Self::build_folding_by(fold_page, config).await
+    }
+
+    /// Builds a process whose documents another fold makes: the seam for tests of what a fold may do.
+    pub async fn build_folding_by(fold: Fold, config: Config) -> anyhow::Result<Self> {
         service_runtime::describe(METRICS)?;
         let readiness = Readiness::new();
         let tasks = Tasks::new(config.drain, &readiness);
@@ -89,7 +94,8 @@ impl App {
         let log = EventLog::new(pool, store.partitions);
         let keys = KeySpace::new(&config.store.redis_prefix)?;
         let views =
-            Views::new(config.store.redis_url.reveal(), keys, store.partitions, REDIS_LIMIT)?;
+            Views::new(config.store.redis_url.reveal(), keys, store.partitions, REDIS_LIMIT)?
+                .folding_by(fold);
         let topic = TopicTask {
             brokers: config.kafka_brokers.clone(),
             topic: config.kafka_topic.clone(),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use anyhow::{Context, bail};
 use domain::{Position, PostId};
 use event_log::{EventLog, Histories, Unreadable};
-use read_model::{Fill, Flag, Guarded, Row, Views, fold_histories};
+use read_model::{Fill, Flag, FoldEnd, Guarded, Row, Views, fold_histories_caught};
 
 use crate::apply::Projection;
 
@@ -32,11 +32,25 @@ pub(crate) enum Refolded {
     NotYet,
 }
 
-impl From<Histories> for Folded {
-    fn from(read: Histories) -> Self {
-        let Histories { as_of, events, unreadable } = read;
-        Self { as_of, rows: fold_histories(events), unreadable }
+impl Folded {
+    /// Folds histories, each up to the first event that cannot be read or whose fold panics.
+    async fn of(log: &EventLog, views: &Views, read: Histories) -> anyhow::Result<Self> {
+        let Histories { as_of, events, mut unreadable } = read;
+        let is_discarded = |position| log.is_discarded(position);
+        let folds = fold_histories_caught(views.fold(), events, is_discarded).await?;
+        // A page whose fold panics ends there, whatever stands behind it.
+        let panicked = folds.ended.into_iter().map(unreadable_by_panic);
+        for end in panicked {
+            unreadable.retain(|behind| behind.stream_id != end.stream_id);
+            unreadable.push(end);
+        }
+        Ok(Self { as_of, rows: folds.rows, unreadable })
     }
+}
+
+fn unreadable_by_panic(end: FoldEnd) -> Unreadable {
+    let FoldEnd { post_id, position, reason } = end;
+    Unreadable { stream_id: post_id.to_string(), position, reason }
 }
 
 impl Projection {
@@ -59,7 +73,7 @@ impl Projection {
         ids: &[PostId],
     ) -> anyhow::Result<(Folded, usize)> {
         let (read, count) = self.log.first_histories(ids).await?;
-        Ok((read.into(), count))
+        Ok((Folded::of(&self.log, &self.views, read).await?, count))
     }
 }
 
@@ -80,7 +94,7 @@ pub(crate) async fn refold(
         if watermark.point.position < noted {
             return Ok(Refolded::NotYet);
         }
-        let mut folded = Folded::from(log.histories(&[id]).await?);
+        let mut folded = Folded::of(log, views, log.histories(&[id]).await?).await?;
         let end = folded.unreadable.pop();
         log.quarantine(&end).await?;
         let flag = match &end {

@@ -185,7 +185,7 @@ async fn retry(
     match refold(log, views, id, noted).await? {
         Refolded::Released => Ok(writeln!(out, "Post {id} is as the log has it.")?),
         Refolded::StillQuarantined(end) => {
-            bail!("post {id} stays set aside from position {} on: {}", end.position, end.error)
+            bail!("post {id} stays set aside from position {} on: {}", end.position, end.reason)
         }
         Refolded::NotYet => bail!(
             "the views of post {id} have not come to position {noted} yet; try again when they have"

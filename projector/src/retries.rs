@@ -52,8 +52,8 @@ impl Retries {
                 tracing::info!(post.id = %id, "Post {id} can be read now, and is set aside no more");
             }
             Ok(Ok(Refolded::StillQuarantined(end))) => {
-                let (position, error) = (end.position, end.error);
-                tracing::warn!(post.id = %id, %position, "Post {id} stays set aside: {error}");
+                let (position, reason) = (end.position, end.reason);
+                tracing::warn!(post.id = %id, %position, "Post {id} stays set aside: {reason}");
             }
             Ok(Ok(Refolded::NotYet)) => pages.push_back((id, noted)),
             Ok(Err(error)) => {

@@ -9,13 +9,20 @@ use domain::{
     Claim, Message, Partition, Point, Position, PostId, RawEvent, Recorded, Slug, StoredEvent as _,
 };
 use event_log::{Reading, Unreadable};
-use read_model::{Advance, Flag, Guarded, Row, StoredRow, Watermark};
+use read_model::{Advance, Flag, Guarded, Row, StoredRow, Watermark, fold_caught};
 
 use crate::apply::Projection;
 use crate::metrics;
 
 /// How many events are read from the log at once where Kafka has not brought them.
 const PAGE: u32 = 500;
+/// A run ends early once the pages that it changes hold so many bytes of text, so that rendering those of one
+/// partition delays no other for long.
+const MAX_TEXT_BYTES: usize = 256 * 1024;
+/// Runs with no more bytes of text are written before the texts of others are rendered.
+const QUICK_TEXT_BYTES: usize = 64 * 1024;
+/// Number of discarded events that are remembered. Beyond it the record is asked again.
+const MAX_DISCARDED: usize = 10_000;
 
 /// Events without a hole between them, behind where the watermark stands.
 pub(crate) struct Run {
@@ -80,7 +87,7 @@ impl Projection {
         Ok(Run { from, events: self.log.read(stored).await? })
     }
 
-    /// Folds runs, one for each partition, and offers them to the guard in one exchange. Returns which
+    /// Folds runs, one for each partition, and offers them to the guard in two exchanges at most. Returns which
     /// partitions have moved, and up to where. After an error with one of them, the others have moved too.
     pub(crate) async fn advance(
         &mut self,
@@ -91,7 +98,7 @@ impl Projection {
         let mut planned = Vec::with_capacity(runs.len());
         for (partition, run) in runs {
             let watermark = self.watermarks.get(&partition).context("a run without a watermark")?;
-            planned.push(fold_run(partition, watermark, run, &mut before));
+            planned.push(self.fold_run(partition, watermark, run, &mut before));
         }
         let recorded = self.put_on_record(&mut planned).await;
         let moved = self.offer(planned).await?;
@@ -100,13 +107,17 @@ impl Projection {
 
     /// Puts on record what sets pages aside. Runs that must not go out then are dropped: all that have such
     /// events if it fails, and those with one that has just been discarded.
-    async fn put_on_record(&self, planned: &mut Vec<Planned>) -> anyhow::Result<()> {
+    async fn put_on_record(&mut self, planned: &mut Vec<Planned>) -> anyhow::Result<()> {
         if planned.iter().all(|run| run.unreadable.is_empty()) {
             return Ok(());
         }
         let events = planned.iter().flat_map(|run| &run.unreadable);
         let recorded = self.quarantine(events).await;
         let discarded = recorded.as_ref().ok();
+        if self.discarded.len() > MAX_DISCARDED {
+            self.discarded.clear();
+        }
+        self.discarded.extend(discarded.into_iter().flatten());
         planned.retain(|run| {
             run.unreadable.is_empty()
                 || discarded.is_some_and(|discarded| {
@@ -124,10 +135,10 @@ impl Projection {
         let added = self.log.quarantine(events.clone()).await?;
         ::metrics::counter!(metrics::QUARANTINES).increment(added);
         if added > 0 {
-            for Unreadable { stream_id, position, error } in events.clone() {
+            for Unreadable { stream_id, position, reason } in events.clone() {
                 tracing::error!(
                     post.id = stream_id, %position,
-                    "Post {stream_id} is set aside from position {position} on: {error}"
+                    "Post {stream_id} is set aside from position {position} on: {reason}"
                 );
             }
         }
@@ -138,7 +149,22 @@ impl Projection {
         }
     }
 
+    /// Offers runs, first those whose texts are soon rendered.
     async fn offer(&mut self, planned: Vec<Planned>) -> anyhow::Result<Vec<(Partition, Point)>> {
+        let is_quick = |run: &Planned| {
+            let bytes = run.advance.rows.iter().map(|(_, row)| text_bytes(row));
+            bytes.sum::<usize>() <= QUICK_TEXT_BYTES
+        };
+        let (quick, slow): (Vec<_>, Vec<_>) = planned.into_iter().partition(is_quick);
+        let mut moved = self.offer_together(quick).await?;
+        moved.extend(self.offer_together(slow).await?);
+        Ok(moved)
+    }
+
+    async fn offer_together(
+        &mut self,
+        planned: Vec<Planned>,
+    ) -> anyhow::Result<Vec<(Partition, Point)>> {
         if planned.is_empty() {
             return Ok(Vec::new());
         }
@@ -262,71 +288,102 @@ impl Projection {
     }
 }
 
-/// Folds a run. A page with an event that cannot be read stays as it was before that, and what follows for it
-/// is passed over; but not the slugs it claims, which are its own whatever else became of it.
-fn fold_run(partition: Partition, watermark: &Watermark, run: Run, before: &mut Before) -> Planned {
-    let mut changed: HashMap<PostId, Row> = HashMap::new();
-    let mut flags: HashMap<PostId, Flag> = HashMap::new();
-    let mut slugs: Vec<(Slug, Claim)> = Vec::new();
-    let (of_this, others) =
-        std::mem::take(&mut before.unreadable).into_iter().partition(|(of, _)| *of == partition);
-    before.unreadable = others;
-    let of_this: Vec<(Partition, Unreadable)> = of_this;
-    let mut unreadable: Vec<Unreadable> = of_this.into_iter().map(|(_, page)| page).collect();
-    let to = run.events.last().map_or(run.from, Recorded::point);
-    let oldest = run.events.first().map(|event| event.recorded_at);
-    let events = run.events.len();
+impl Projection {
+    /// Folds a run, or as much of it as is rendered at a time. A page with an event that cannot be read or folded stays
+    /// as it was before that, and what follows for it is passed over; but not the slugs it claims, which are its own
+    /// whatever else became of it.
+    fn fold_run(
+        &self,
+        partition: Partition,
+        watermark: &Watermark,
+        run: Run,
+        before: &mut Before,
+    ) -> Planned {
+        let mut changed: HashMap<PostId, Row> = HashMap::new();
+        let mut flags: HashMap<PostId, Flag> = HashMap::new();
+        let mut slugs: Vec<(Slug, Claim)> = Vec::new();
+        let (of_this, others) = std::mem::take(&mut before.unreadable)
+            .into_iter()
+            .partition(|(of, _)| *of == partition);
+        before.unreadable = others;
+        let of_this: Vec<(Partition, Unreadable)> = of_this;
+        let mut unreadable: Vec<Unreadable> = of_this.into_iter().map(|(_, page)| page).collect();
+        let oldest = run.events.first().map(|event| event.recorded_at);
+        let (mut to, mut events, mut bytes) = (run.from, 0, 0);
 
-    for event in run.events {
-        let (position, sequence) = (event.position, event.sequence);
-        let id = event.stream_id.parse::<PostId>().ok();
-        let stream_id = event.stream_id.clone();
-        let read = event.try_map(|reading| match reading {
-            Reading::Event(event) => Ok(event),
-            Reading::Discarded => Err(None),
-            Reading::Unreadable(error) => Err(Some(error)),
-        });
-        let Some(id) = id else {
-            // It has no page that could be set aside; it is put on record all the same.
-            if let Err(Some(error)) = read {
-                unreadable.push(Unreadable { stream_id, position, error });
+        for event in run.events {
+            if bytes >= MAX_TEXT_BYTES {
+                break;
             }
-            continue;
-        };
-        if let Ok(event) = &read
-            && let Some(slug) = event.payload.claimed_slug()
-        {
-            slugs.push((slug.clone(), Claim { post_id: id, position }));
-        }
-        let row = changed.remove(&id).or_else(|| before.rows.remove(&id));
-        if let Some(flag) = before.flags.get(&id) {
-            flags.insert(id, *flag);
+            (to, events) = (event.point(), events + 1);
+            let (position, sequence) = (event.position, event.sequence);
+            let id = event.stream_id.parse::<PostId>().ok();
+            let stream_id = event.stream_id.clone();
+            let read = event.try_map(|reading| match reading {
+                Reading::Event(event) => Ok(event),
+                Reading::Discarded => Err(None),
+                Reading::Unreadable(error) => Err(Some(error)),
+            });
+            let Some(id) = id else {
+                // It has no page that could be quarantined; it is put on record all the same.
+                if let Err(Some(error)) = read {
+                    unreadable.push(Unreadable::undecodable(stream_id, position, &error));
+                }
+                continue;
+            };
+            if let Ok(event) = &read
+                && let Some(slug) = event.payload.claimed_slug()
+            {
+                slugs.push((slug.clone(), Claim { post_id: id, position }));
+            }
+            let known = changed.remove(&id);
+            bytes -= known.as_ref().map_or(0, text_bytes);
+            let mut row = known.or_else(|| before.rows.remove(&id));
+            if let Some(flag) = before.flags.get(&id) {
+                flags.insert(id, *flag);
+                bytes += row.as_ref().map_or(0, text_bytes);
+                changed.extend(row.map(|row| (id, row)));
+                continue;
+            }
+            let folded = match read {
+                Ok(event) => fold_caught(self.views.fold(), &mut row, &event, id)
+                    .map_err(|panic| Unreadable { stream_id, position, reason: panic.to_string() }),
+                Err(None) => {
+                    row = Some(Row::pass_over(row, position, sequence));
+                    Ok(())
+                }
+                Err(Some(error)) => Err(Unreadable::undecodable(stream_id, position, &error)),
+            };
+            match folded {
+                Ok(()) => {}
+                Err(_) if self.discarded.contains(&position) => {
+                    row = Some(Row::pass_over(row, position, sequence));
+                }
+                Err(end) => {
+                    before.flags.insert(id, Flag::Quarantined(position));
+                    flags.insert(id, Flag::Quarantined(position));
+                    unreadable.push(end);
+                }
+            }
+            bytes += row.as_ref().map_or(0, text_bytes);
             changed.extend(row.map(|row| (id, row)));
-            continue;
         }
-        let row = match read {
-            Ok(event) => Some(Row::fold(row, &event, id)),
-            Err(None) => Some(Row::pass_over(row, position, sequence)),
-            Err(Some(error)) => {
-                before.flags.insert(id, Flag::Quarantined(position));
-                flags.insert(id, Flag::Quarantined(position));
-                unreadable.push(Unreadable { stream_id, position, error });
-                row
-            }
+        let advance = Advance {
+            partition,
+            incarnation: watermark.incarnation,
+            epoch: watermark.epoch.clone(),
+            from: run.from,
+            to,
+            rows: changed.into_iter().collect(),
+            slugs,
+            flags: flags.into_iter().collect(),
         };
-        changed.extend(row.map(|row| (id, row)));
+        Planned { advance, unreadable, events, oldest }
     }
-    let advance = Advance {
-        partition,
-        incarnation: watermark.incarnation,
-        epoch: watermark.epoch.clone(),
-        from: run.from,
-        to,
-        rows: changed.into_iter().collect(),
-        slugs,
-        flags: flags.into_iter().collect(),
-    };
-    Planned { advance, unreadable, events, oldest }
+}
+
+fn text_bytes(row: &Row) -> usize {
+    row.page.as_ref().map_or(0, |page| page.content.len())
 }
 
 /// A stored row, if the event with this sequence can be folded into it.

@@ -39,7 +39,7 @@ use anyhow::Context as _;
 use event_log::{EventLog, Generations, PoolSettings, Probe};
 use http_api::TokenVerifier;
 use http_api::layers;
-use read_model::{KeySpace, Views, WatchTask};
+use read_model::{Fold, KeySpace, Views, WatchTask, fold_page};
 use service_runtime::{Limits, Ops, Readiness, Server, Tasks, progress};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -70,6 +70,11 @@ pub struct App {
 impl App {
     /// Opens everything that is needed; Redis may come later.
     pub async fn build(config: Config) -> anyhow::Result<Self> {
+        Self::build_folding_by(fold_page, config).await
+    }
+
+    /// Builds a process whose documents another fold makes: the seam for tests of what a fold may do.
+    pub async fn build_folding_by(fold: Fold, config: Config) -> anyhow::Result<Self> {
         service_runtime::describe(layers::METRICS)?;
         service_runtime::describe(METRICS)?;
         let tokens = TokenVerifier::new(&config.auth)?;
@@ -88,7 +93,8 @@ impl App {
         let keys = KeySpace::new(&config.redis_prefix).context("INKSTREAM_REDIS_PREFIX")?;
         let url = config.redis_url.reveal();
         let views = Views::new(url, keys, store.partitions, config.redis_limit())
-            .context("INKSTREAM_REDIS_URL cannot be used")?;
+            .context("INKSTREAM_REDIS_URL cannot be used")?
+            .folding_by(fold);
 
         let generations = Generations::new(pool.clone());
         let log = EventLog::new(pool, store.partitions);

@@ -30,13 +30,23 @@ pub struct Histories {
     pub unreadable: Vec<Unreadable>,
 }
 
-/// The first event of a page that cannot be read. What stands behind it means nothing without it.
-#[derive(Debug)]
+/// The first event of a page that cannot be read or folded. What stands behind it means nothing without it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
     /// The id of the aggregate whose stream it belongs to.
     pub stream_id: String,
     pub position: Position,
-    pub error: Undecodable,
+    pub reason: String,
+}
+
+impl Unreadable {
+    /// An event that cannot be decoded, with the reason behind the reason: what of the payload was not as expected.
+    pub fn undecodable(stream_id: String, position: Position, error: &Undecodable) -> Self {
+        let source = std::error::Error::source(error);
+        let reason =
+            source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
+        Self { stream_id, position, reason }
+    }
 }
 
 impl EventLog {
@@ -97,7 +107,8 @@ impl EventLog {
             match readable {
                 Ok(event) => histories.events.push(event),
                 Err(error) => {
-                    histories.unreadable.push(Unreadable { stream_id, position, error });
+                    let end = Unreadable::undecodable(stream_id, position, &error);
+                    histories.unreadable.push(end);
                 }
             }
         }

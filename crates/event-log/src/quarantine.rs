@@ -2,7 +2,7 @@
 //! table.
 
 use chrono::{DateTime, Utc};
-use domain::{Position, Undecodable};
+use domain::Position;
 use sqlx::Row;
 
 use crate::Unreadable;
@@ -47,7 +47,7 @@ impl EventLog {
         events: impl IntoIterator<Item = &'a Unreadable>,
     ) -> anyhow::Result<u64> {
         let (positions, reasons): (Vec<i64>, Vec<String>) =
-            events.into_iter().map(|event| (event.position.to_i64(), why(&event.error))).unzip();
+            events.into_iter().map(|event| (event.position.to_i64(), event.reason.clone())).unzip();
         if positions.is_empty() {
             return Ok(0);
         }
@@ -78,6 +78,11 @@ impl EventLog {
     /// Which of these events are on record as those because of which pages are set aside.
     pub async fn quarantined_among(&self, positions: &[Position]) -> anyhow::Result<Vec<Position>> {
         self.on_record_as(State::Quarantined, positions).await
+    }
+
+    /// Returns `true` if an event is left out permanently.
+    pub async fn is_discarded(&self, position: Position) -> anyhow::Result<bool> {
+        Ok(!self.discarded_among(&[position]).await?.is_empty())
     }
 
     async fn on_record_as(
@@ -178,10 +183,4 @@ impl EventLog {
         .await?;
         Ok(())
     }
-}
-
-/// With the reason behind the reason: what of the payload was not as expected.
-fn why(error: &Undecodable) -> String {
-    let source = std::error::Error::source(error);
-    source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }

@@ -6,6 +6,7 @@ use domain::{Partition, Position, PostId};
 use redis::{Script, Value};
 
 use crate::lists::memberships;
+use crate::markdown::render_all;
 use crate::reading::watermark;
 use crate::views::{read, values};
 use crate::{Row, StoredRow, Views, ViewsError, Watermark};
@@ -100,13 +101,14 @@ impl Views {
 
     /// How a post as it lies in Redis differs from what it should be. A row that is not there has expired, unless
     /// it is that of a deleted post, which never does. Of a page that is yet to be filled nothing need be there.
-    pub fn differences(
+    pub async fn differences(
         &self,
         id: PostId,
         expected: &Row,
         inspected: &Inspected,
     ) -> Result<Vec<Difference>, ViewsError> {
         let (keys, partition) = (self.keys(), self.partition_of(id));
+        let fields = if inspected.has_row() { fields(expected).await? } else { vec![] };
         let mut differences = vec![];
         let mut differ =
             |key: &str, field: &str, found: Option<String>, expected: Option<String>| {
@@ -118,7 +120,7 @@ impl Views {
         let yet_to_come = inspected.is_yet_to_be_filled(expected.position);
         let key = keys.post(partition, id);
         if inspected.has_row() {
-            for (field, value) in fields(expected)? {
+            for (field, value) in fields {
                 let found = inspected.fields.get(field).map(|found| text(found));
                 differ(&key, field, found, Some(text(&value)));
             }
@@ -258,7 +260,7 @@ impl Views {
 }
 
 /// The fields of a row, but for its epoch, in the shape in which the guard writes them.
-pub(crate) fn fields(row: &Row) -> Result<Vec<(&'static str, Vec<u8>)>, ViewsError> {
+pub(crate) async fn fields(row: &Row) -> Result<Vec<(&'static str, Vec<u8>)>, ViewsError> {
     let stored = StoredRow::try_from(row)?;
     let position = ("position", stored.position.to_string().into_bytes());
     let (Some(page), Some(stored)) = (&row.page, &stored.page) else {
@@ -266,6 +268,8 @@ pub(crate) fn fields(row: &Row) -> Result<Vec<(&'static str, Vec<u8>)>, ViewsErr
         return Ok([position, ("state", b"deleted".to_vec())].into_iter().chain(empty).collect());
     };
     let state = if stored.published { "published" } else { "draft" };
+    let html = render_all([page.text_to_render().to_owned()]).await;
+    let html = html.map_err(|_ended| ViewsError::Malformed("a text"))?.concat();
     Ok(vec![
         position,
         ("state", state.as_bytes().to_vec()),
@@ -273,7 +277,7 @@ pub(crate) fn fields(row: &Row) -> Result<Vec<(&'static str, Vec<u8>)>, ViewsErr
         ("created", stored.created_at.timestamp_micros().to_string().into_bytes()),
         ("card", stored.card.to_vec()),
         ("content", stored.content.to_vec()),
-        ("html", page.html().into_bytes()),
+        ("html", html.into_bytes()),
     ])
 }
 

@@ -12,6 +12,7 @@ mod connection;
 #[cfg(test)]
 mod corpus;
 mod epochs;
+mod folding;
 mod generations;
 mod guard;
 mod inspection;
@@ -38,12 +39,13 @@ const VIEW_DIGEST: &str = "e211b288237cbb20a97997b8be8db7d51cba090e49370dc2f1e89
 pub use announcements::{Announcements, Heard};
 pub use building::Part;
 pub use epochs::NewEpoch;
+pub use folding::{Fold, FoldEnd, FoldPanic, Folds, fold_caught, fold_histories_caught};
 pub use generations::{Removal, Size};
 pub use guard::{Judgement, Watermark, judge};
 pub use inspection::{Difference, Entry, Inspected};
 pub use keys::{FIRST_GENERATION, KeySpace, PrefixError};
 pub use lists::{ListName, Place};
-pub use post_page::{PostCard, PostPage};
+pub use post_page::{PostCard, PostPage, fold_page};
 pub use reading::{FoundHtml, FoundRow, ListPart};
 pub use row::{Row, StoredPage, StoredRow, fold_histories, fold_pages};
 pub use views::{Views, ViewsError};

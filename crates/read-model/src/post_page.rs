@@ -5,8 +5,6 @@ use domain::post::{Author, PostChanges, PostContent, PostEvent, Status, Tag};
 use domain::{PostId, Recorded, Slug};
 use serde::{Deserialize, Serialize};
 
-use crate::markdown::to_html;
-
 /// What a list shows of a post: all but its text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PostCard {
@@ -41,18 +39,17 @@ pub struct PostPage {
 }
 
 impl PostPage {
-    /// Its text as HTML, which is kept beside it; empty for a draft. Of a draft nobody keeps reading, and for its
-    /// author it is rendered when they look.
-    pub(crate) fn html(&self) -> String {
+    /// The text whose HTML is stored beside the page; empty for a draft, which is rendered when its author reads it.
+    pub(crate) fn text_to_render(&self) -> &str {
         match self.card.status {
-            Status::Published => to_html(&self.content),
-            Status::Unwritten | Status::Draft | Status::Deleted => String::new(),
+            Status::Published => &self.content,
+            Status::Unwritten | Status::Draft | Status::Deleted => "",
         }
     }
 }
 
 /// Folds one event into the page of its post. `None` is a post that is not there: not yet, or deleted.
-pub(crate) fn fold(
+pub fn fold_page(
     page: Option<PostPage>,
     event: &Recorded<PostEvent>,
     id: PostId,
@@ -212,7 +209,7 @@ pub(crate) mod tests {
     fn history<const N: usize>(events: [serde_json::Value; N]) -> Option<PostPage> {
         (1..)
             .zip(events)
-            .fold(None, |page, (number, event)| fold(page, &recorded(number, event), ID))
+            .fold(None, |page, (number, event)| fold_page(page, &recorded(number, event), ID))
     }
 
     pub(crate) fn recorded(number: u64, event: serde_json::Value) -> Recorded<PostEvent> {

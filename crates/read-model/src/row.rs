@@ -10,7 +10,8 @@ use chrono::{DateTime, Utc};
 use domain::post::{PostEvent, Status};
 use domain::{Position, PostId, Recorded, Slug};
 
-use crate::post_page::{self, PostPage};
+use crate::folding::Fold;
+use crate::post_page::{PostPage, fold_page};
 
 /// A post as of the last event folded into it.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,11 +25,20 @@ pub struct Row {
 impl Row {
     /// Folds one event into a row. One at or below its position is in it already.
     pub fn fold(row: Option<Self>, event: &Recorded<PostEvent>, id: PostId) -> Self {
+        Self::fold_by(fold_page, row, event, id)
+    }
+
+    pub(crate) fn fold_by(
+        fold: Fold,
+        row: Option<Self>,
+        event: &Recorded<PostEvent>,
+        id: PostId,
+    ) -> Self {
         match row {
             Some(row) if row.position >= event.position => row,
             before => {
                 let page = before.and_then(|row| row.page);
-                Self { position: event.position, page: post_page::fold(page, event, id) }
+                Self { position: event.position, page: fold(page, event, id) }
             }
         }
     }

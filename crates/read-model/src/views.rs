@@ -9,8 +9,10 @@ use redis::{RedisError, RedisResult, Script, Value};
 
 use crate::announcements::Announcements;
 use crate::connection::Connection;
+use crate::folding::Fold;
 use crate::keys::KeySpace;
 use crate::lengthened::Lengthened;
+use crate::post_page::fold_page;
 
 /// How long a row, or what a slug names, stays that nobody reads. Both are in the log.
 pub(crate) const KEPT_SECONDS: i64 = 7 * 24 * 3600;
@@ -27,6 +29,7 @@ pub struct Views {
     pub(crate) guard: Arc<Script>,
     pub(crate) new_epoch: Arc<Script>,
     pub(crate) lengthened: Arc<Lengthened>,
+    fold: Fold,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +66,19 @@ impl Views {
             guard: Arc::new(Script::new(include_str!("guard.lua"))),
             new_epoch: Arc::new(Script::new(include_str!("new_epoch.lua"))),
             lengthened: Arc::new(Lengthened::new()),
+            fold: fold_page,
         })
+    }
+
+    /// The same views, made by another fold: the seam for tests of what a fold may do.
+    #[must_use]
+    pub fn folding_by(self, fold: Fold) -> Self {
+        Self { fold, ..self }
+    }
+
+    /// The fold that makes their documents.
+    pub fn fold(&self) -> Fold {
+        self.fold
     }
 
     /// A server that tells what is announced. Of a cluster any node does, and this is another one each time.

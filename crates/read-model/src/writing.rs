@@ -1,6 +1,7 @@
 //! What is written into the views goes through the guard: runs of events, and rows that were folded from the log.
 
 use domain::{Claim, Partition, Point, Position, PostId, Slug};
+use futures::future::try_join_all;
 use redis::Value;
 use uuid::Uuid;
 
@@ -8,6 +9,7 @@ use crate::connection::Exchange;
 use crate::guard::Watermark;
 use crate::keys::KeySpace;
 use crate::lists::memberships;
+use crate::markdown::render_all;
 use crate::post_page::PostPage;
 use crate::reading::watermark;
 use crate::row::{Row, StoredRow};
@@ -83,9 +85,10 @@ impl Views {
         &self,
         advances: &[Advance],
     ) -> Result<Vec<Result<Guarded, ViewsError>>, ViewsError> {
+        let htmls = try_join_all(advances.iter().map(|advance| htmls(&advance.rows))).await?;
         let keys = self.keys();
         let mut exchange = self.connection.exchange();
-        for advance in advances {
+        for (advance, html) in advances.iter().zip(htmls) {
             let mark = keys.watermark(advance.partition);
             let mut call = self.guard.prepare_invoke();
             call.key(&mark)
@@ -105,7 +108,6 @@ impl Views {
                 .arg(keys.announcements())
                 .arg(announcement(advance))
                 .arg(flag_lines(&advance.flags));
-            let html = htmls(&advance.rows);
             self.add_rows(
                 &mut call,
                 &keys,
@@ -126,7 +128,7 @@ impl Views {
         Ok(advances.iter().map(|_| answers.next().and_then(|[answer]| guarded(answer))).collect())
     }
 
-    /// Offers rows that were folded from the log. Their texts are rendered where nobody has to wait for it.
+    /// Offers rows that were folded from the log.
     pub async fn fill(&self, fill: &Fill) -> Result<Guarded, ViewsError> {
         self.fill_where(fill, None).await
     }
@@ -142,11 +144,7 @@ impl Views {
         fill: &Fill,
         unfilled_below: Option<Position>,
     ) -> Result<Guarded, ViewsError> {
-        let html = {
-            let rows = fill.rows.clone();
-            let rendered = tokio::task::spawn_blocking(move || htmls(&rows)).await;
-            rendered.map_err(|_| ViewsError::Malformed("a text"))?
-        };
+        let html = htmls(&fill.rows).await?;
         let mut exchange = self.connection.exchange();
         let expected = unfilled_below.map(Expected::Unfilled);
         self.add_fill(&mut exchange, &self.keys(), "fill", fill, html, expected)?;
@@ -163,13 +161,15 @@ impl Views {
     pub(crate) async fn offer_all<'a>(
         &self,
         mode: &'static str,
-        fills: impl ExactSizeIterator<Item = (&'a Fill, Option<Expected>)>,
+        fills: impl Iterator<Item = (&'a Fill, Option<Expected>)>,
     ) -> Result<Vec<Guarded>, ViewsError> {
+        let fills: Vec<_> = fills.collect();
+        let htmls = try_join_all(fills.iter().map(|(fill, _)| htmls(&fill.rows))).await?;
         let keys = self.keys();
         let mut exchange = self.connection.exchange();
         let count = fills.len();
-        for (fill, expected) in fills {
-            self.add_fill(&mut exchange, &keys, mode, fill, htmls(&fill.rows), expected)?;
+        for ((fill, expected), html) in fills.into_iter().zip(htmls) {
+            self.add_fill(&mut exchange, &keys, mode, fill, html, expected)?;
         }
         let mut answers = exchange.send().await;
         (0..count).map(|_| answers.next().and_then(|[answer]| guarded(answer))).collect()
@@ -259,10 +259,11 @@ impl Views {
     }
 }
 
-/// The text of each row.
-fn htmls(rows: &[(PostId, Row)]) -> Vec<String> {
-    let html = |row: &Row| row.page.as_ref().map(PostPage::html);
-    rows.iter().map(|(_, row)| html(row).unwrap_or_default()).collect()
+/// Renders the text of each row, off the event loop.
+async fn htmls(rows: &[(PostId, Row)]) -> Result<Vec<String>, ViewsError> {
+    let text = |row: &Row| row.page.as_ref().map_or("", PostPage::text_to_render).to_owned();
+    let texts = rows.iter().map(|(_, row)| text(row));
+    render_all(texts).await.map_err(|_ended| ViewsError::Malformed("a text"))
 }
 
 /// What a move of the watermark changes: each post on a line, and behind it the slugs that it took.

@@ -152,7 +152,7 @@ impl Rebuild {
 
     async fn part(&self, attempt: &Attempt, part: usize, pace: &mut Pace) -> anyhow::Result<()> {
         let Some(range) = attempt.ranges.get(part) else { return Ok(()) };
-        let mut pages = Pages::new(&self.log, range, attempt.head);
+        let mut pages = Pages::new(&self.log, attempt.views.fold(), range, attempt.head);
         let batch_pages = usize::try_from(self.args.batch_pages)?;
         let (mut batch, mut bytes, mut told) = (Vec::new(), 0, 0);
         let mut part = attempt.views.begin_part(part, Uuid::new_v4());
@@ -208,11 +208,11 @@ impl Rebuild {
             }
             let fill =
                 fills.entry(partition).or_insert_with(|| fill(partition, mark, attempt.head));
-            if let Some(Unreadable { position, error, .. }) = &page.unreadable {
+            if let Some(Unreadable { position, reason, .. }) = &page.unreadable {
                 let id = page.id;
                 tracing::error!(
                     post.id = %id, %position,
-                    "Post {id} is set aside from position {position} on: {error}"
+                    "Post {id} is set aside from position {position} on: {reason}"
                 );
                 fill.flags.push((id, Flag::Quarantined(*position)));
             }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use domain::post::PostEvent;
 use domain::{Position, PostId, RawEvent, Recorded, StoredEvent as _};
 use event_log::{EventLog, IdRange, Scan, Unreadable};
-use read_model::Row;
+use read_model::{Fold, Row, fold_caught};
 
 /// A page as the log has it, up to the first event that cannot be folded.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub(crate) struct Page {
 #[derive(Debug)]
 pub(crate) struct Pages<'a> {
     log: &'a EventLog,
+    fold: Fold,
     scan: Scan<'a>,
     /// The first event of the next page.
     ahead: Option<Recorded<RawEvent>>,
@@ -29,9 +30,9 @@ pub(crate) struct Pages<'a> {
 
 impl<'a> Pages<'a> {
     /// Those of a range, as of a position.
-    pub(crate) fn new(log: &'a EventLog, range: &IdRange, head: Position) -> Self {
+    pub(crate) fn new(log: &'a EventLog, fold: Fold, range: &IdRange, head: Position) -> Self {
         let scan = log.scan(range, head);
-        Self { log, scan, ahead: None, begun: false, events: 0 }
+        Self { log, fold, scan, ahead: None, begun: false, events: 0 }
     }
 
     pub(crate) async fn next(&mut self) -> Result<Option<Page>> {
@@ -51,7 +52,7 @@ impl<'a> Pages<'a> {
                     break;
                 }
                 if let Some(page) = &mut page {
-                    page.fold(this, self.log).await?;
+                    page.fold(this, self.fold, self.log).await?;
                 }
                 event = self.read().await?;
             }
@@ -70,19 +71,23 @@ impl<'a> Pages<'a> {
 }
 
 impl Page {
-    async fn fold(&mut self, event: Recorded<RawEvent>, log: &EventLog) -> Result<()> {
+    async fn fold(&mut self, event: Recorded<RawEvent>, fold: Fold, log: &EventLog) -> Result<()> {
         if self.unreadable.is_some() {
             return Ok(());
         }
         let (position, sequence, stream_id) =
             (event.position, event.sequence, event.stream_id.clone());
-        match PostEvent::decode(event) {
-            Ok(event) => self.row = Some(Row::fold(self.row.take(), &event, self.id)),
-            Err(error) if log.discarded_among(&[position]).await?.is_empty() => {
-                self.unreadable = Some(Unreadable { stream_id, position, error });
+        let folded = match PostEvent::decode(event) {
+            Ok(event) => fold_caught(fold, &mut self.row, &event, self.id)
+                .map_err(|panic| Unreadable { stream_id, position, reason: panic.to_string() }),
+            Err(error) => Err(Unreadable::undecodable(stream_id, position, &error)),
+        };
+        match folded {
+            Ok(()) => {}
+            Err(_) if log.is_discarded(position).await? => {
+                self.row = Some(Row::pass_over(self.row.take(), position, sequence));
             }
-            // It is left out for good.
-            Err(_) => self.row = Some(Row::pass_over(self.row.take(), position, sequence)),
+            Err(end) => self.unreadable = Some(end),
         }
         Ok(())
     }

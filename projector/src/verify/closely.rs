@@ -17,7 +17,7 @@ const RELEASED: Duration = Duration::from_secs(2);
 /// A page as the log has it.
 pub(super) enum Folded {
     Row(Box<Row>),
-    /// One of its events cannot be read.
+    /// One of its events cannot be read or folded.
     Unreadable,
     /// It has no event.
     Unknown,
@@ -56,7 +56,7 @@ impl Verifier {
                 (Folded::Unknown, _) => continue,
             };
             self.note_filling(*id, &row, &seen, report);
-            let differences = self.views.differences(*id, &row, &seen)?;
+            let differences = self.views.differences(*id, &row, &seen).await?;
             if differences.is_empty() {
                 continue;
             }
@@ -118,7 +118,7 @@ impl Verifier {
         // Ids are of one length: behind this one without its last character stand those that end otherwise, too.
         let above = up_to[..up_to.len() - 1].to_owned();
         let range = IdRange { above: Some(above), up_to: Some(up_to) };
-        let mut pages = Pages::new(&self.log, &range, as_of);
+        let mut pages = Pages::new(&self.log, self.views.fold(), &range, as_of);
         while let Some(page) = pages.next().await? {
             progress::tick();
             if page.id == id {

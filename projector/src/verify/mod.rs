@@ -100,7 +100,7 @@ impl Verifier {
         report: &mut Report,
         progress: &Progress,
     ) -> anyhow::Result<()> {
-        let mut pages = Pages::new(&self.log, range, head);
+        let mut pages = Pages::new(&self.log, self.views.fold(), range, head);
         let (mut rows, mut bytes, mut told) = (Vec::with_capacity(PAGES), 0, 0);
         let mut over = false;
         let mut pace = Pace::new(self.share);
@@ -141,7 +141,7 @@ impl Verifier {
         for ((id, row), inspected) in rows.iter().zip(&inspected) {
             if !inspected.watermark.as_ref().is_some_and(is_usable)
                 || inspected.quarantined.is_some()
-                || !self.views.differences(*id, row, inspected)?.is_empty()
+                || !self.views.differences(*id, row, inspected).await?.is_empty()
             {
                 suspects.push(*id);
             } else {

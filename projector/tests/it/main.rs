@@ -10,6 +10,7 @@ mod live;
 mod losses;
 mod metrics;
 mod operator;
+mod panics;
 mod rebuilding;
 mod restarts;
 mod several;

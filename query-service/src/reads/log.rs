@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use domain::{Claim, Position, PostId, Slug};
 use event_log::{EventLog, Histories, Unreadable};
-use read_model::{Row, fold_histories};
+use read_model::{Fold, FoldEnd, Row, fold_histories_caught};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
@@ -17,6 +17,7 @@ use crate::standing::Standing;
 #[derive(Debug, Clone)]
 pub(crate) struct Log {
     events: EventLog,
+    fold: Fold,
     standing: Standing,
     turns: Arc<Semaphore>,
     /// Where to wait for a turn.
@@ -32,14 +33,15 @@ pub(crate) struct Folded {
     /// No event of these pages at or below it is missing.
     pub(crate) as_of: Position,
     pub(crate) rows: HashMap<PostId, Row>,
-    /// Those with an event that this program cannot read: their rows, if any, stand before it.
+    /// Those with an event that this program cannot read or fold: their rows, if any, stand before it.
     pub(crate) unreadable: HashSet<PostId>,
 }
 
 impl Log {
-    pub(crate) fn new(events: EventLog, standing: Standing, config: &Config) -> Self {
+    pub(crate) fn new(events: EventLog, fold: Fold, standing: Standing, config: &Config) -> Self {
         Self {
             events,
+            fold,
             standing,
             // Who has a turn has a connection: nobody takes the wait for one for a silence.
             turns: Arc::new(Semaphore::new(
@@ -72,14 +74,23 @@ impl Log {
         let begun = Instant::now();
         let incarnation = self.standing.incarnation();
         let (Histories { as_of, events, unreadable }, count) = self.read(read).await?;
-        for Unreadable { stream_id, position, error } in &unreadable {
+        let is_discarded = |position| self.read(move || self.events.is_discarded(position));
+        let folds = fold_histories_caught(self.fold, events, is_discarded).await?;
+        for Unreadable { stream_id, position, reason } in &unreadable {
             tracing::error!(
                 post.id = stream_id, %position,
-                "The page of post {stream_id} ends before position {position}: {error}"
+                "The page of post {stream_id} ends before position {position}: {reason}"
             );
         }
-        let unreadable = unreadable.iter().filter_map(|end| end.stream_id.parse().ok()).collect();
-        let rows = fold_histories(events);
+        for FoldEnd { post_id, position, reason } in &folds.ended {
+            tracing::error!(
+                post.id = %post_id, %position,
+                "The page of post {post_id} ends before position {position}: {reason}"
+            );
+        }
+        let unreadable = unreadable.iter().filter_map(|end| end.stream_id.parse().ok());
+        let unreadable = unreadable.chain(folds.ended.iter().map(|end| end.post_id)).collect();
+        let rows = folds.rows;
         metrics::histogram!("fold_duration_seconds").record(begun.elapsed());
         Ok((Folded { incarnation, as_of, rows, unreadable }, count))
     }
@@ -244,6 +255,11 @@ mod tests {
             PoolSettings { name, connections: 1, acquire_limit, options: &[], for_scans: false };
         let partitions = Partitions::new(1).unwrap();
         let events = EventLog::new(event_log::pool(url, settings).unwrap(), partitions);
-        Log::new(events, Standing::new(Store { incarnation: 1, partitions }), &config)
+        Log::new(
+            events,
+            read_model::fold_page,
+            Standing::new(Store { incarnation: 1, partitions }),
+            &config,
+        )
     }
 }

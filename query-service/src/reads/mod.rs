@@ -65,7 +65,7 @@ pub(crate) enum ReadError {
     Unavailable,
     /// The same, and the views say that there is nothing to be shown: no older copy is, either.
     Withheld,
-    /// The post holds an event that this program cannot read, and before that there was nothing to show.
+    /// The post holds an event that this program cannot read or fold, and before that there was nothing to show.
     Unreadable,
 }
 
@@ -75,7 +75,9 @@ impl From<ReadError> for Problem {
             ReadError::Unavailable | ReadError::Withheld => {
                 Self::unavailable("what you ask for cannot be looked up at the moment", 1)
             }
-            ReadError::Unreadable => Self::internal(),
+            ReadError::Unreadable => {
+                Self::unavailable("this post cannot be shown at the moment", 60)
+            }
         }
     }
 }
@@ -105,7 +107,7 @@ impl Reads {
         waiting: Waiting,
         config: &Config,
     ) -> Self {
-        let log = Log::new(log, standing.clone(), config);
+        let log = Log::new(log, views.fold(), standing.clone(), config);
         let warm = Warm::new(views, standing, config);
         let filler = Filler::new(warm.clone(), log.clone());
         let token_wait = config.token_wait();
@@ -302,7 +304,7 @@ impl Refold {
     }
 }
 
-/// What an event would have shown that this program cannot read, nobody knows here.
+/// An event that this program cannot read or fold would have shown something that is not known here.
 fn known_to_be_nothing(post: Post) -> Result<Post, ReadError> {
     if post.freshness.stale { Err(ReadError::Unreadable) } else { Ok(post) }
 }

@@ -86,6 +86,6 @@ impl Reads {
 
 /// Renders the text of a post, where other readers do not have to wait for it: a long one takes a while.
 async fn render(content: String) -> Result<Bytes, ReadError> {
-    let html = tokio::task::spawn_blocking(move || markdown::to_html(&content)).await;
-    html.map(Bytes::from).map_err(|_| ReadError::Unreadable)
+    let html = markdown::render_all([content]).await;
+    html.map(|html| html.concat().into()).map_err(|_ended| ReadError::Unavailable)
 }

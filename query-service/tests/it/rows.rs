@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use read_model::FoundRow;
+use domain::post::PostEvent;
+use domain::{PostId, Recorded};
+use read_model::{FoundRow, PostPage, fold_page};
 use redis::AsyncCommands as _;
 use serde_json::json;
 use testkit::eventually;
@@ -163,7 +165,38 @@ async fn a_post_with_nothing_to_show_before_such_an_event_is_not_said_to_be_abse
     for id in [draft, unknown] {
         blog.record(id, json!({"translated": {}})).await;
         let answer = blog.reader().get(&format!("/posts/{id}")).await;
-        assert_eq!((answer.status, answer.code().as_str()), (500, "internal"));
+        assert_eq!((answer.status, answer.code().as_str()), (503, "unavailable"));
+        assert_eq!(answer.header("retry-after"), "60");
+    }
+}
+
+#[tokio::test]
+async fn a_fold_that_panics_makes_its_page_alone_unavailable() {
+    fn panics_at_a_title(
+        page: Option<PostPage>,
+        event: &Recorded<PostEvent>,
+        id: PostId,
+    ) -> Option<PostPage> {
+        if let PostEvent::Drafted { content, .. } = &event.payload
+            && content.title.as_str() == "On panics"
+        {
+            panic!("a fault of the fold");
+        }
+        fold_page(page, event, id)
+    }
+    let blog = Blog::start_folding_by(panics_at_a_title).await;
+    let panics = blog.publish("panics").await;
+    blog.publish("writing").await;
+    blog.project().await;
+    for _ in 0..2 {
+        blog.evict_if_there(panics).await;
+        for address in [format!("/posts/{panics}"), "/posts/panics".to_owned()] {
+            let answer = blog.reader().get(&address).await;
+            assert_eq!((answer.status, answer.code().as_str()), (503, "unavailable"));
+        }
+        assert_eq!(blog.reader().get("/posts/writing").await.status, 200);
+        let list = blog.reader().get("/posts").await;
+        assert_eq!((slugs_of(&list), list.is_stale()), (vec!["writing".to_owned()], true));
     }
 }
 

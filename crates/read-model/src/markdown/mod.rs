@@ -5,21 +5,35 @@
 //! cleaner sees was made by the renderer, and it is still asked about every text with an address or a tag in
 //! it: two programs must err at the same place before such a text harms a reader. What is nothing but plain
 //! text is not shown to it: of that the renderer writes no tag that could do harm, and escapes all others.
-//! What nests or swells out of measure is shown as it was written instead, since a post is rendered where
-//! other posts wait behind it.
+//! A text that exceeds a budget (of marks, depth, nodes or size) is shown as it was written instead, since other
+//! posts wait behind it. So is one that the renderer or the cleaner panics at. Budgets count, and measure no time:
+//! the same text always gives the same bytes.
 
 mod clean;
 #[cfg(test)]
 mod determinism;
+mod off_loop;
 mod plain;
 #[cfg(test)]
 mod tests;
 
 use std::fmt::{self, Write};
+use std::panic::catch_unwind;
 use std::sync::LazyLock;
 
 use comrak::nodes::NodeValue;
 use comrak::{Arena, Node, Options, format_html, html, parse_document};
+
+use crate::folding::message;
+
+pub use off_loop::render_all;
+
+/// Maximum number of characters in a text that may begin or end something other than words. Each of them costs
+/// the parser a node or a search. Of 262,144 bytes of prose about 10,000 are of this kind, of one large table 30,000.
+const MAX_MARKS: usize = 65_536;
+
+/// Maximum number of nodes that come of a text. Each costs the renderer and the cleaner about a microsecond.
+const MAX_NODES: usize = 65_536;
 
 /// How deep a text may nest: a quotation in a list in a quotation is three. Browsers nest 512 deep, and the
 /// time that a cleaner takes grows with the square of it.
@@ -43,16 +57,38 @@ static OPTIONS: LazyLock<Options<'static>> = LazyLock::new(|| {
 
 /// Renders a text. The same text always gives the same bytes.
 pub fn to_html(text: &str) -> String {
+    to_html_by(within_budgets, text)
+}
+
+/// Renders a text with this renderer, or as it was written where that gives nothing or panics.
+fn to_html_by(renderer: fn(&str) -> Option<String>, text: &str) -> String {
+    let rendered = catch_unwind(|| renderer(text)).unwrap_or_else(|panic| {
+        let why = message(&*panic);
+        tracing::error!(
+            text.bytes = text.len(),
+            "rendering a text panicked, it is shown as written: {why}"
+        );
+        None
+    });
+    rendered.unwrap_or_else(|| as_written(text))
+}
+
+fn within_budgets(text: &str) -> Option<String> {
+    if text.bytes().filter(is_mark).count() > MAX_MARKS {
+        return None;
+    }
     let limit = MAX_GROWTH * text.len() + SMALL_BYTES;
-    render(text, limit)
-        .filter(|rendered| is_quickly_written(&rendered.html))
-        .map(
-            |Rendered { html, is_plain }| {
-                if is_plain { plain::tidy(html) } else { cleaned(&html) }
-            },
-        )
-        .filter(|html| html.len() <= limit)
-        .unwrap_or_else(|| as_written(text))
+    let Rendered { html, is_plain } = render(text, limit)?;
+    if !is_quickly_written(&html) {
+        return None;
+    }
+    let html = if is_plain { plain::tidy(html) } else { cleaned(&html) };
+    (html.len() <= limit).then_some(html)
+}
+
+/// Returns `true` for a character at which the parser stops.
+fn is_mark(byte: &u8) -> bool {
+    b"\n\r\t\0!\"#&()*:<>@[\\]_`|~".contains(byte)
 }
 
 /// HTML as the renderer writes it.
@@ -72,14 +108,16 @@ fn with_wide_tables(html: &str) -> String {
     html.replace("</table>", "</table></div>")
 }
 
-/// `None` if the text nests too deep or its HTML grows too long.
+/// `None` if the text nests too deep, has too many nodes, or its HTML grows too long.
 fn render(text: &str, limit: usize) -> Option<Rendered> {
     let arena = Arena::new();
     let root = parse_document(&arena, text, &OPTIONS);
     let mut is_plain = true;
     let mut unvisited: Vec<(Node<'_>, usize)> = vec![(root, 0)];
+    let mut nodes = 0;
     while let Some((node, depth)) = unvisited.pop() {
-        if depth > MAX_DEPTH {
+        nodes += 1;
+        if depth > MAX_DEPTH || nodes > MAX_NODES {
             return None;
         }
         let value = &mut node.data_mut().value;

@@ -282,6 +282,52 @@ fn what_nests_or_swells_out_of_measure_is_shown_as_it_was_written() {
     assert!(to_html(&(">".repeat(50) + " x")).starts_with("<blockquote>"));
 }
 
+#[test]
+fn a_text_with_too_many_marks_or_nodes_is_shown_as_it_was_written() {
+    let limit = MAX_MARKS / 3;
+    assert!(to_html(&"*a\n".repeat(limit / 2)).starts_with("<p>"));
+    for text in ["*a\n".repeat(limit + MAX_MARKS), "www.a.b ".repeat(MAX_NODES / 2)] {
+        let html = to_html(&text);
+        let start: String = html.chars().take(100).collect();
+        assert!(html.starts_with("<div class=\"plain\">"), "{start}");
+    }
+}
+
+#[test]
+fn a_text_at_which_the_renderer_panics_is_shown_as_it_was_written() {
+    let html = to_html_by(|_| panic!("a fault of the renderer"), "a *b* <c>");
+    assert_eq!(html, "<div class=\"plain\">a *b* &lt;c&gt;</div>\n");
+}
+
+/// Runs on a thread with half the stack that threads of the services have.
+fn on_a_small_stack(work: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().stack_size(1 << 20).spawn(work).unwrap();
+    thread.join().unwrap();
+}
+
+#[test]
+fn the_longest_texts_give_bounded_html_on_a_small_stack() {
+    const LONGEST: usize = 262_144;
+    let quotes = |depth| format!("{}x", "> ".repeat(depth));
+    let lists = |depth| {
+        let items = (0..depth).map(|depth| format!("{}- a\n", "  ".repeat(depth)));
+        items.collect::<String>()
+    };
+    let mut texts = vec![quotes(LONGEST / 2), quotes(30_000), lists(510), lists(100)];
+    for part in ["<", "[", "*", "_", "`", "|", ">", "&", "[^1]", "http://a "] {
+        texts.push(part.repeat(LONGEST / part.len()));
+        // As much of it as is parsed.
+        let marks = part.bytes().filter(is_mark).count();
+        texts.push(part.repeat((MAX_MARKS / marks).min(LONGEST / part.len())));
+    }
+    on_a_small_stack(move || {
+        for text in texts {
+            let html = to_html(&text);
+            assert!(html.len() <= MAX_GROWTH * text.len() + SMALL_BYTES, "{}", &text[..10]);
+        }
+    });
+}
+
 /// Each takes a moment, or this test takes minutes.
 #[test]
 fn no_text_takes_long() {

@@ -33,6 +33,12 @@ impl Blog {
         Projector::run(App::build(self.config(setting)).await.unwrap())
     }
 
+    /// One whose documents another fold makes.
+    pub(crate) async fn project_folding_by(&self, fold: read_model::Fold) -> Projector {
+        let config = self.config("--patience-ms=600000");
+        Projector::run(App::build_folding_by(fold, config).await.unwrap())
+    }
+
     /// Why a projector refuses to start.
     pub(crate) async fn refuses_to_start(&self) -> String {
         let refused = match App::build(self.config("--patience-ms=300")).await {

@@ -12,7 +12,7 @@ use clap::Parser as _;
 use domain::{AuthorId, Partitions, PostId};
 use event_log::Store;
 use query_service::{App, Config};
-use read_model::{KeySpace, Views};
+use read_model::{Fold, KeySpace, Views, fold_page};
 use sqlx::PgPool;
 use testkit::{TestDatabase, unique_name};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -82,12 +82,26 @@ impl Blog {
         let mut blog = Self::without_service(direct_url, redis_url).await;
         blog.settings.database_url = database_url.to_owned();
         blog.settings.options = options.to_vec();
-        let app = App::build(blog.config()).await.unwrap();
+        blog.serve_folding_by(fold_page).await;
+        blog
+    }
+
+    /// With a service whose documents another fold makes, and no memory.
+    pub(crate) async fn start_folding_by(fold: Fold) -> Self {
+        let database = database().await;
+        let mut blog = Self::without_service(database.url(), &ground::url().await).await;
+        blog.settings.options = WITHOUT_MEMORY.to_vec();
+        blog.serve_folding_by(fold).await;
+        blog
+    }
+
+    async fn serve_folding_by(&mut self, fold: Fold) {
+        let blog = self;
+        let app = App::build_folding_by(fold, blog.config()).await.unwrap();
         blog.addresses = Some((app.address(), app.ops_address()));
         let stop = CancellationToken::new();
         tokio::spawn(app.run_until(stop.clone().cancelled_owned()));
         blog._stop = Some(stop.drop_guard());
-        blog
     }
 
     /// For a test that starts the service by itself.

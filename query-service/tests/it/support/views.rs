@@ -145,6 +145,12 @@ impl Blog {
         assert_eq!(removed, 1, "there was no such row");
     }
 
+    /// The same where the row may be gone already.
+    pub(crate) async fn evict_if_there(&self, id: PostId) {
+        let (mut redis, key) = self.redis_of(id).await;
+        redis.del::<_, ()>(key).await.unwrap();
+    }
+
     /// Puts another text beside a page in Redis.
     pub(crate) async fn replace_text(&self, id: PostId, html: &str) {
         let (mut redis, key) = self.redis_of(id).await;
