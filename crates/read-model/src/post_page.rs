@@ -17,6 +17,8 @@ pub struct PostCard {
     pub status: Status,
     /// First publication; `None` before it.
     pub published_at: Option<DateTime<Utc>>,
+    /// When readers last got another text: a title, summary or content, or its first publication. A slug, a tag or
+    /// a republication does not move it.
     pub updated_at: DateTime<Utc>,
     /// How far the post has come in its stream.
     pub version: u64,
@@ -55,25 +57,31 @@ pub fn fold_page(
     id: PostId,
 ) -> Option<PostPage> {
     let at = event.recorded_at.trunc_subsecs(6);
-    let changed = |page: PostPage| PostPage {
-        card: PostCard { updated_at: at, version: event.sequence, ..page.card },
+    let at_version = |page: PostPage| PostPage {
+        card: PostCard { version: event.sequence, ..page.card },
         ..page
     };
     match &event.payload {
         PostEvent::Drafted { author, content, slug } => {
             Some(drafted(id, author, content, slug.as_ref(), event))
         }
-        PostEvent::Published { slug } => page.map(changed).map(|mut page| {
+        PostEvent::Published { slug } => page.map(at_version).map(|mut page| {
             page.card.slug = Some(slug.clone());
             page.card.status = Status::Published;
-            page.card.published_at = page.card.published_at.or(Some(at));
+            if page.card.published_at.is_none() {
+                page.card.published_at = Some(at);
+                page.card.updated_at = at;
+            }
             page
         }),
-        PostEvent::Revised { changes, slug } => page.map(changed).map(|mut page| {
+        PostEvent::Revised { changes, slug } => page.map(at_version).map(|mut page| {
             page.card.slug = slug.clone().or(page.card.slug);
+            if is_another_text(&page, changes) {
+                page.card.updated_at = at;
+            }
             revised(page, changes)
         }),
-        PostEvent::Unpublished {} => page.map(changed).map(|mut page| {
+        PostEvent::Unpublished {} => page.map(at_version).map(|mut page| {
             page.card.status = Status::Draft;
             page
         }),
@@ -105,6 +113,14 @@ fn drafted(
         content: content.content.as_str().to_owned(),
         created_at: at,
     }
+}
+
+/// Returns `true` if a reader sees another text after these changes.
+fn is_another_text(page: &PostPage, changes: &PostChanges) -> bool {
+    let PostChanges { title, content, summary: text, tags: _ } = changes;
+    title.as_ref().is_some_and(|title| title.as_str() != page.card.title)
+        || content.as_ref().is_some_and(|content| content.as_str() != page.content)
+        || text.as_ref().is_some_and(|text| summary(text.as_str()) != page.card.summary)
 }
 
 fn revised(mut page: PostPage, changes: &PostChanges) -> PostPage {
@@ -163,9 +179,37 @@ pub(crate) mod tests {
         ])
         .unwrap();
         assert_eq!(page.card.published_at, Some(at(2)));
-        assert_eq!(page.card.updated_at, at(4));
+        assert_eq!(page.card.updated_at, at(2));
         assert_eq!(page.card.status, Status::Published);
         assert_eq!(page.card.version, 4);
+    }
+
+    #[test]
+    fn only_another_text_moves_the_time_of_the_update() {
+        let updated_by = |event: serde_json::Value| {
+            let page = history([drafted_by_anne(), published("a"), event]).unwrap();
+            page.card.updated_at
+        };
+        for changes in [
+            json!({"title": "On reading"}),
+            json!({"content": "Go on."}),
+            json!({"summary": "Short"}),
+        ] {
+            assert_eq!(updated_by(json!({"revised": {"changes": changes}})), at(3), "{changes}");
+        }
+        for changes in [
+            json!({}),
+            json!({"tags": ["art"]}),
+            json!({"title": "On writing", "content": "Begin.", "summary": ""}),
+        ] {
+            let revised = json!({"revised": {"changes": changes, "slug": "b"}});
+            assert_eq!(updated_by(revised), at(2), "{changes}");
+        }
+        assert_eq!(updated_by(json!({"unpublished": {}})), at(2));
+        let hidden = json!({"revised": {"changes": {"title": "On reading"}}});
+        let again =
+            [drafted_by_anne(), published("a"), json!({"unpublished": {}}), hidden, published("a")];
+        assert_eq!(history(again).unwrap().card.updated_at, at(4));
     }
 
     #[test]
