@@ -9,6 +9,7 @@ mod lists;
 mod posts;
 
 mod browser;
+mod documents;
 mod feed;
 mod sitemap;
 mod xml;

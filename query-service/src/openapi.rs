@@ -73,6 +73,8 @@ struct Card {
     /// The first publication; `null` before it
     #[schema(required, format = DateTime)]
     published_at: Option<String>,
+    /// When readers last got another text: a title, a summary, a content, or the first publication. A slug, a tag or
+    /// another publication does not move it. The feed's `<updated>` and the sitemap's `<lastmod>` say the same
     #[schema(format = DateTime)]
     updated_at: String,
     /// How far the post has come in its stream; commands show it in `If-Match`
@@ -156,6 +158,7 @@ fn page() -> OperationBuilder {
 
 fn feed() -> OperationBuilder {
     let operation = asked("readFeed", "Follow what is published: the latest 20 posts as Atom")
+        .description(Some(DOCUMENT))
         .securities(Some(token_optional()))
         .response("200", document_of("The feed", "application/atom+xml", headers()))
         .response("304", bare("The reader has it already", headers()));
@@ -164,13 +167,17 @@ fn feed() -> OperationBuilder {
 
 fn sitemap() -> OperationBuilder {
     let says = "For search engines: the addresses of the latest 50,000 posts";
-    let [_, may_keep, _, freshness] = headers();
-    let operation = OperationBuilder::new()
-        .operation_id(Some("readSitemap"))
-        .summary(Some(says))
-        .response("200", document_of("The sitemap", "application/xml", [may_keep, freshness]));
-    refuse(operation, general().into_iter().filter(|problem| problem.status() != 401))
+    let operation = asked("readSitemap", says)
+        .description(Some(DOCUMENT))
+        .securities(Some(token_optional()))
+        .response("200", document_of("The sitemap", "application/xml", headers()))
+        .response("304", bare("The reader has it already", headers()));
+    refuse(operation, general().into_iter().chain([bad_token()]))
 }
+
+/// What is said of documents that are made of many posts.
+const DOCUMENT: &str = "Never lacks posts: while a partition of the views is being filled, or the views cannot be read, \
+    it is the last whole one, `stale`, or 503.";
 
 /// An answer that is a text of this type.
 fn document_of<const N: usize>(

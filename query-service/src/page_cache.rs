@@ -234,6 +234,12 @@ impl PageCache {
         }
     }
 
+    /// Returns `true` if a post, as it was last read, is published no more.
+    pub(crate) fn is_withdrawn(&self, id: PostId) -> bool {
+        let is_page = |kept: &Kept| matches!(kept.post.sight, Sight::Page(_));
+        self.kept(id).is_some_and(|kept| !is_page(&kept))
+    }
+
     /// Keeps a page of a list, as a copy only: it is always read anew where that is possible.
     pub(crate) fn keep_list(&self, name: &str, list: Arc<KeptList>) {
         self.put(Key::List(name.into()), Value::List(list));

@@ -12,11 +12,10 @@ use axum::routing::get;
 use http_api::layers::surround;
 use http_api::{CorsArgs, TokenVerifier};
 
-use crate::feed::Feeds;
+use crate::documents::Documents;
 use crate::page_cache::PageCache;
 use crate::reads::Reads;
 use crate::site::Site;
-use crate::sitemap::Sitemaps;
 use crate::{browser, feed, lists, openapi, posts, sitemap};
 
 /// What handlers work with.
@@ -26,8 +25,8 @@ pub(crate) struct Service {
     pub(crate) reads: Arc<Reads>,
     pub(crate) tokens: TokenVerifier,
     pub(crate) site: Site,
-    pub(crate) feeds: Arc<Feeds>,
-    pub(crate) sitemaps: Arc<Sitemaps>,
+    pub(crate) feeds: Arc<Documents>,
+    pub(crate) sitemaps: Arc<Documents>,
 }
 
 impl FromRef<Service> for TokenVerifier {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use domain::{AuthorId, Partition, Position, PostId};
 use futures::future::join_all;
+use http_api::ConsistencyToken;
 
 use super::{ReadError, Reads};
 use crate::demand::Demand;
@@ -44,6 +45,13 @@ impl Reads {
             (Err(error), None) if is_withheld => Err(error.withholding()),
             (Err(error), _) => Err(error),
         }
+    }
+
+    /// Waits a moment until the views have come as far as a token demands.
+    pub(crate) async fn wait_for(&self, token: &ConsistencyToken) {
+        let positions = token.positions.iter();
+        let positions: Vec<_> = positions.map(|(partition, at)| (*partition, *at)).collect();
+        self.reached(token.incarnation, &positions).await;
     }
 
     /// Waits a moment until the views have reached these positions, of the store's present life.

@@ -20,6 +20,36 @@ pub(crate) struct List {
     /// The earliest life of the store that a part of it is of.
     pub(crate) incarnation: u32,
     pub(crate) freshness: Freshness,
+    /// `false` while a partition is being filled: posts may be missing.
+    pub(crate) is_whole: bool,
+    /// How far each partition's part had come.
+    pub(crate) reach: Reach,
+}
+
+/// How far the parts of a list had come, partition by partition: the incarnation and the position of each.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reach(Vec<Option<(u32, Position)>>);
+
+impl Reach {
+    fn of(parts: &[ListPart]) -> Self {
+        let reach = |part: &ListPart| {
+            let mark = part.watermark.as_ref()?;
+            Some((mark.incarnation, mark.point.position))
+        };
+        Self(parts.iter().map(reach).collect())
+    }
+
+    /// The positions that a token demands and that are not reached, in the same incarnation of the store.
+    pub(crate) fn lacks(&self, token: &ConsistencyToken) -> Vec<(Partition, Position)> {
+        let has_reached = |(partition, position): &(Partition, Position)| {
+            let reached = self.0.get(usize::from(partition.0)).copied().flatten();
+            reached.is_some_and(|(incarnation, reached)| {
+                incarnation == token.incarnation && reached >= *position
+            })
+        };
+        let pairs = token.positions.iter().map(|(partition, position)| (*partition, *position));
+        pairs.filter(|pair| !has_reached(pair)).collect()
+    }
 }
 
 /// What is shown of some posts in a list.
@@ -74,25 +104,28 @@ impl Reads {
         let views = self.warm.views.of_generation(self.warm.views.generation());
         let ask = || self.warm.answer(views.list(name, after, limit + 1));
         let mut parts = ask().await.ok_or(ReadError::Unavailable)?;
-        let mut behind = self.behind(&parts, token);
+        let mut reach = Reach::of(&parts);
+        let mut behind = token.map_or_else(Vec::new, |token| reach.lacks(token));
         if let Some(token) = token.filter(|_| !behind.is_empty()) {
             self.reached(token.incarnation, &behind).await;
             // Some may have come as far even if not all have.
             parts = ask().await.unwrap_or(parts);
-            behind = self.behind(&parts, Some(token));
+            reach = Reach::of(&parts);
+            behind = reach.lacks(token);
         }
         // As old as the oldest part. One that is still being filled may lack posts.
         let mut freshness = Freshness::now(Position(u64::MAX), Source::Redis, !behind.is_empty());
-        let mut incarnation = u32::MAX;
+        let (mut incarnation, mut is_whole) = (u32::MAX, true);
         let mut places: Vec<Place> = vec![];
         for ListPart { watermark, places: part } in parts {
             let mark = self.warm.valid(watermark).ok_or(ReadError::Unavailable)?;
             freshness.position = freshness.position.min(mark.point.position);
-            freshness.stale |= mark.unfilled_below.is_some();
+            is_whole &= mark.unfilled_below.is_none();
             incarnation = incarnation.min(mark.incarnation);
             places.extend(part);
         }
 
+        freshness.stale |= !is_whole;
         places.sort_unstable_by(|a, b| b.cmp(a));
         let more = places.len() > limit;
         places.truncate(limit);
@@ -107,24 +140,7 @@ impl Reads {
         freshness.stale |= stale;
         let shown = |id: &PostId| rows.get(id)?.page.as_ref().filter(|page| name.shows(page));
         let cards = ids.iter().filter_map(shown).map(|page: &StoredPage| page.card.clone());
-        Ok(List { cards: cards.collect(), next, incarnation, freshness })
-    }
-
-    /// The positions that a token demands and parts of a list have not reached, in the same life of the store.
-    fn behind(
-        &self,
-        parts: &[ListPart],
-        token: Option<&ConsistencyToken>,
-    ) -> Vec<(Partition, Position)> {
-        let Some(token) = token else { return vec![] };
-        let has_reached = |partition: Partition, position: Position| {
-            let mark = parts.get(usize::from(partition.0))?.watermark.as_ref()?;
-            Some(mark.incarnation == token.incarnation && mark.point.position >= position)
-        };
-        let pairs = token.positions.iter().map(|(partition, position)| (*partition, *position));
-        pairs
-            .filter(|(partition, position)| has_reached(*partition, *position) != Some(true))
-            .collect()
+        Ok(List { cards: cards.collect(), next, incarnation, freshness, is_whole, reach })
     }
 
     /// The cards of these posts as Redis has them; of those that it lacks, as the log does.

@@ -32,7 +32,8 @@ use flights::Flights;
 use log::{Folded, Log};
 use warm::Warm;
 
-pub(crate) use list::List;
+pub(crate) use list::{List, Reach};
+pub(crate) use texts::TextOf;
 
 /// Reads posts and lists of them.
 #[derive(Debug)]

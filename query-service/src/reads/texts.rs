@@ -1,16 +1,26 @@
 //! The texts of posts as HTML: as Redis keeps them, or rendered anew where it has none that belongs to the page.
 
-use std::collections::HashMap;
-
 use axum::http::HeaderValue;
 use bytes::Bytes;
 use domain::{Position, PostId};
-use read_model::{PostCard, StoredPage, markdown};
+use futures::future::join_all;
+use read_model::{PostCard, markdown};
 
-use super::{Marks, ReadError, Reads, Refold};
+use super::{Marks, ReadError, Reads};
 
 /// So that where the texts are long, not many are read in vain.
 const TEXTS_AT_A_TIME: usize = 5;
+
+/// The text of one post among others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TextOf {
+    /// As HTML.
+    Whole(Bytes),
+    /// The beginning, without tags, of a text for which there is no room.
+    Excerpt(String),
+    /// Its page has changed or gone meanwhile, or cannot be read.
+    Missing,
+}
 
 impl Reads {
     /// The text of each of these pages, where Redis has it: of just this page, no older and no newer.
@@ -28,48 +38,43 @@ impl Reads {
         cards.iter().map(text).collect()
     }
 
-    /// The texts of the first of these pages, as many as make up no more than so many bytes. `None` for one that
-    /// has changed or gone meanwhile, or cannot be read.
-    pub(crate) async fn texts(
-        &self,
-        cards: &[PostCard],
-        most_bytes: usize,
-    ) -> Result<Vec<Option<Bytes>>, ReadError> {
-        let (mut texts, mut bytes) = (vec![], 0);
+    /// The text of each of these pages. One that does not fit into what others leave of so many bytes is cut to an
+    /// excerpt.
+    pub(crate) async fn texts(&self, cards: &[PostCard], max_bytes: usize) -> Vec<TextOf> {
+        let (mut texts, mut bytes) = (Vec::with_capacity(cards.len()), 0);
         for cards in cards.chunks(TEXTS_AT_A_TIME) {
-            for text in self.all_texts(cards).await? {
-                bytes += text.as_ref().map_or(0, Bytes::len);
-                if bytes > most_bytes {
-                    return Ok(texts);
-                }
-                texts.push(text);
+            for text in self.all_texts(cards).await {
+                texts.push(match text {
+                    Some(html) if bytes + html.len() <= max_bytes => {
+                        bytes += html.len();
+                        TextOf::Whole(html)
+                    }
+                    Some(html) => TextOf::Excerpt(excerpt(&String::from_utf8_lossy(&html))),
+                    None => TextOf::Missing,
+                });
             }
         }
-        Ok(texts)
+        texts
     }
 
-    async fn all_texts(&self, cards: &[PostCard]) -> Result<Vec<Option<Bytes>>, ReadError> {
-        let mut texts = self.kept_texts(cards).await;
-        let lacking = || cards.iter().zip(&texts).filter(|(_, text)| text.is_none());
-        let missing: Vec<PostId> = lacking().map(|(card, _)| card.id).collect();
-        let mut found = HashMap::new();
-        let take = |refold: &Refold| {
-            for card in cards {
-                let page = refold.rows.get(&card.id).and_then(|row| row.page.as_ref());
-                let is_same = |page: &&StoredPage| {
-                    serde_json::from_slice::<PostCard>(&page.card).is_ok_and(|of| of == *card)
-                };
-                found.extend(page.filter(is_same).map(|page| (card.id, page.content.clone())));
-            }
+    async fn all_texts(&self, cards: &[PostCard]) -> Vec<Option<Bytes>> {
+        let stored = self.kept_texts(cards).await;
+        let text = async |(card, stored): (&PostCard, Option<Bytes>)| match stored {
+            Some(html) => Some(html),
+            // Each by itself, so that one which takes too long or cannot be read costs no other its text.
+            None => self.folded_text(card).await,
         };
-        self.fold_all(Position::ZERO, &missing, &Marks::new(), take).await?;
-        for (card, text) in cards.iter().zip(&mut texts) {
-            let content = found.remove(&card.id);
-            if let Some(Ok(content)) = content.map(|content| serde_json::from_slice(&content)) {
-                *text = Some(render(content).await?);
-            }
+        join_all(cards.iter().zip(stored).map(text)).await
+    }
+
+    async fn folded_text(&self, card: &PostCard) -> Option<Bytes> {
+        let folded = self.fold_up_to(Position::ZERO, vec![card.id], Marks::new()).await.ok()?;
+        let page = folded.rows.get(&card.id)?.page.as_ref()?;
+        if serde_json::from_slice::<PostCard>(&page.card).ok()? != *card {
+            return None;
         }
-        Ok(texts)
+        let content = serde_json::from_slice(&page.content).ok()?;
+        render(content).await.ok()
     }
 
     /// The text of a page with this tag, rendered once for all who want it at the same time.
@@ -84,8 +89,46 @@ impl Reads {
     }
 }
 
-/// Renders the text of a post, where other readers do not have to wait for it: a long one takes a while.
+/// Renders the text of a post off the event loop, where other readers do not wait for it.
 async fn render(content: String) -> Result<Bytes, ReadError> {
     let html = markdown::render_all([content]).await;
     html.map(|html| html.concat().into()).map_err(|_ended| ReadError::Unavailable)
+}
+
+/// Returns the beginning of a text without its tags.
+fn excerpt(html: &str) -> String {
+    const CHARS: usize = 280;
+    // Tags take most of what this leaves out.
+    const BYTES_READ: usize = 8192;
+    let html = &html[..html.floor_char_boundary(BYTES_READ)];
+    let mut text = String::new();
+    for piece in html.split('<') {
+        text += piece.split_once('>').map_or(piece, |(_tag, text)| text);
+    }
+    for (entity, char) in
+        [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&nbsp;", " "), ("&amp;", "&")]
+    {
+        text = text.replace(entity, char);
+    }
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let text = words.join(" ");
+    match text.char_indices().nth(CHARS) {
+        Some((end, _)) => format!("{}…", text[..end].trim_end()),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excerpt_is_the_beginning_of_the_text_without_tags() {
+        let html = "<h2>One &amp; two</h2>\n<p>A <a href=\"b\">link</a> &lt;b&gt;.</p>\n";
+        assert_eq!(excerpt(html), "One & two A link <b>.");
+        let long = excerpt(&"<p>word &amp;lt;</p>\n".repeat(10_000));
+        assert_eq!(long.chars().count(), 280);
+        assert!(long.starts_with("word &lt; word") && long.ends_with('…'), "{long}");
+        assert_eq!(excerpt(&"é".repeat(8192)).chars().count(), 281);
+    }
 }

@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use atom_syndication::Feed;
+use domain::Position;
 use futures::future::join_all;
 use futures::stream::{self, StreamExt as _};
+use read_model::Watermark;
 use serde_json::json;
 use testkit::{eventually, own_redis, shared};
+use uuid::Uuid;
 
 use crate::lists::slugs_of;
 use crate::support::{Answer, Blog, WITHOUT_MEMORY, database};
+use crate::tokens;
 
 #[tokio::test]
 async fn the_feed_tells_of_the_latest_posts() {
@@ -123,30 +127,169 @@ fn expect_allowed(xml: &str) {
 }
 
 #[tokio::test]
-async fn a_feed_looks_for_no_more_texts_than_it_has_room_for() {
+async fn a_text_that_cannot_be_had_or_is_too_long_costs_no_other_entry_its_text() {
     let database = database().await;
     let (postgres, database_url) = shared().postgres_proxy(database.name());
     let blog = Blog::start_behind(database.url(), &database_url, &shared().redis_url, &[]).await;
-    let mut early = vec![];
+    let missing = blog.publish("missing").await;
     for number in 0..3 {
-        early.push(blog.publish(&format!("early-{number}")).await);
+        blog.publish(&format!("short-{number}")).await;
     }
+    let long = json!({"content": "<".repeat(262_144)});
+    let id = blog.write("anne", "long", long).await;
+    blog.record(id, json!({"published": {"slug": "long"}})).await;
+    blog.project().await;
+    blog.forget_text(missing).await;
+    let has_texts = |answer: &Answer| {
+        let entries = feed(answer).entries;
+        let has_text = entries.iter().map(|entry| entry.content.is_some());
+        (Vec::from_iter(has_text), entries)
+    };
+
+    let answer = blog.reader().get("/feed.atom").await;
+    let (texts, entries) = has_texts(&answer);
+    assert_eq!((texts, answer.is_stale()), (vec![false, true, true, true, true], false));
+    let excerpt = entries[0].summary.as_ref().unwrap().as_str();
+    assert_eq!(excerpt, format!("{}…", "<".repeat(280)));
+
+    postgres.cut();
+    let answer = blog.reader().get("/feed.atom").await;
+    let (texts, _) = has_texts(&answer);
+    assert_eq!((texts, answer.is_stale()), (vec![false, true, true, true, false], true));
+}
+
+#[tokio::test]
+async fn the_longest_texts_that_fit_together_are_in_the_feed() {
+    let blog = Blog::start().await;
+    blog.publish("short").await;
     for number in 0..6 {
         let content = json!({"content": "word ".repeat(50_000)});
-        let slug = format!("late-{number}");
+        let slug = format!("long-{number}");
         let id = blog.write("anne", &slug, content).await;
         blog.record(id, json!({"published": {"slug": slug}})).await;
     }
     blog.project().await;
-    for id in early {
-        blog.forget_text(id).await;
-    }
-    postgres.cut();
-
     let entries = feed(&blog.reader().get("/feed.atom").await).entries;
-    assert_eq!(entries.len(), 9);
     let has_text = entries.iter().map(|entry| entry.content.is_some());
-    assert_eq!(Vec::from_iter(has_text), [[true; 4].as_slice(), &[false; 5]].concat());
+    assert_eq!(Vec::from_iter(has_text), [true, true, true, true, false, false, true]);
+}
+
+#[tokio::test]
+async fn an_entry_is_updated_only_with_its_text() {
+    let blog = Blog::start().await;
+    let id = blog.publish("writing").await;
+    blog.project().await;
+    let updated = async || {
+        blog.project().await;
+        let entry = feed(&blog.reader().get("/feed.atom").await).entries.remove(0);
+        (entry.updated, entry.published.unwrap())
+    };
+    let (first, published) = updated().await;
+    assert_eq!(first, published);
+    blog.move_to(id, "reading").await;
+    blog.record(id, json!({"revised": {"changes": {"tags": ["craft"]}}})).await;
+    blog.unpublish(id).await;
+    blog.record(id, json!({"published": {"slug": "reading"}})).await;
+    assert_eq!(updated().await, (first, published));
+    blog.revise_title(id, "On reading").await;
+    let (second, _) = updated().await;
+    assert!(second > first);
+}
+
+#[tokio::test]
+async fn while_a_partition_is_filled_there_is_the_last_whole_feed_and_sitemap_or_none() {
+    let blog = Blog::start().await;
+    let first = blog.publish("post-0").await;
+    for number in 1..4 {
+        blog.publish_elsewhere(first, &format!("post-{number}")).await;
+    }
+    let entries = |answer: &Answer| {
+        answer.text.matches("<entry>").count() + answer.text.matches("<url>").count()
+    };
+    blog.begin_epochs().await;
+    for address in ["/feed.atom", "/sitemap.xml"] {
+        let answer = blog.reader().get(address).await;
+        assert_eq!((answer.status, answer.code().as_str()), (503, "unavailable"), "{address}");
+        assert_ne!(answer.header("retry-after"), "");
+    }
+    blog.end_filling(true).await;
+    for address in ["/feed.atom", "/sitemap.xml"] {
+        let answer = blog.reader().get(address).await;
+        assert_eq!((answer.status, entries(&answer), answer.is_stale()), (200, 4, false));
+    }
+    blog.begin_epoch_of(first, &Watermark::new_epoch(Uuid::new_v4())).await;
+    // A reader with a token does not take what was built for others a moment ago.
+    let ahead = blog.token(1, first, Position(1 << 40));
+    for address in ["/feed.atom", "/sitemap.xml"] {
+        let answer = tokens::get(&blog, address, &ahead).await;
+        assert_eq!((answer.status, entries(&answer), answer.is_stale()), (200, 4, true));
+        assert_eq!(answer.source(), "memory", "{address}");
+    }
+    let feed = blog.reader().get("/feed.atom").await;
+    assert_eq!((feed.status, entries(&feed), feed.is_stale()), (200, 4, true));
+}
+
+#[tokio::test]
+async fn while_redis_is_away_there_are_the_last_feed_and_sitemap() {
+    let database = database().await;
+    let mut redis = own_redis().await;
+    let url = database.url();
+    let blog = Blog::start_behind(url, url, &redis.url(), &[]).await;
+    let id = blog.publish("writing").await;
+    let withdrawn = blog.publish("withdrawn").await;
+    blog.project().await;
+    for address in ["/feed.atom", "/sitemap.xml"] {
+        let answer = blog.reader().get(address).await;
+        assert_eq!((answer.status, answer.is_stale()), (200, false), "{address}");
+        assert!(answer.text.contains("/posts/withdrawn"), "{address}");
+    }
+    blog.unpublish(withdrawn).await;
+    blog.project().await;
+    let page = blog.reader().get("/posts/withdrawn").await;
+    assert_eq!(page.status, 404, "this process knows of it now");
+    redis.stop().await.unwrap();
+    // One that includes what this reader has seen cannot be built.
+    let ahead = blog.token(1, id, Position(1 << 40));
+    for address in ["/feed.atom", "/sitemap.xml"] {
+        let answer = tokens::get(&blog, address, &ahead).await;
+        assert_eq!((answer.status, answer.is_stale()), (200, true), "{address}");
+        assert_eq!(answer.source(), "memory", "{address}");
+        assert!(answer.text.contains("/posts/writing"), "{address}");
+        assert!(!answer.text.contains("/posts/withdrawn"), "{address}");
+        assert_eq!(answer.header("cache-control"), "private, no-store");
+    }
+    let feed = blog.reader().get("/feed.atom").await;
+    assert_eq!((feed.status, feed.is_stale(), feed.source()), (200, true, "memory"));
+}
+
+#[tokio::test]
+async fn a_sitemap_includes_what_its_reader_has_seen() {
+    let blog = Blog::start_with(&["--token-wait-ms", "10000"]).await;
+    let id = blog.publish("writing").await;
+    blog.publish("reading").await;
+    blog.project().await;
+    let before = blog.reader().get("/sitemap.xml").await;
+    assert_eq!(before.text.matches("<url>").count(), 2);
+    let withdrawn = blog.record(id, json!({"unpublished": {}})).await;
+    let token = blog.token(1, id, withdrawn);
+    let project = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        blog.project().await;
+    };
+    let (after, ()) = tokio::join!(tokens::get(&blog, "/sitemap.xml", &token), project);
+    assert_eq!((after.status, after.is_stale()), (200, false));
+    assert_eq!(after.text.matches("<url>").count(), 1, "{}", after.text);
+    assert_eq!(after.header("cache-control"), "private, no-store");
+    assert!(after.varies_by("consistency-token"));
+    // What was built for that reader is good enough for all others as well.
+    for answer in
+        [blog.reader().get("/sitemap.xml").await, tokens::get(&blog, "/sitemap.xml", &token).await]
+    {
+        assert_eq!((answer.source(), answer.is_stale()), ("memory", false));
+        assert_eq!(answer.text, after.text);
+    }
+    let refused = blog.reader().get_with("/sitemap.xml", "consistency-token", "x").await;
+    assert_eq!((refused.status, refused.code().as_str()), (400, "invalid_request"));
 }
 
 #[tokio::test]
@@ -181,7 +324,7 @@ async fn a_sitemap_of_which_a_part_is_stale_is_stale_and_kept_by_nobody() {
     let publish = async |number| blog.publish(&format!("post-{number}")).await;
     stream::iter((0..500).map(publish)).buffer_unordered(8).collect::<Vec<_>>().await;
     blog.project().await;
-    blog.set_aside(first, domain::Position(1 << 40)).await;
+    blog.set_aside(first, Position(1 << 40)).await;
     let stale = blog.reader().get("/sitemap.xml").await;
     assert_eq!((stale.status, stale.text.matches("<url>").count()), (200, 501));
     assert_eq!((stale.is_stale(), stale.header("cache-control")), (true, "no-store"));

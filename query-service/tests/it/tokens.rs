@@ -237,13 +237,18 @@ fn both() -> Vec<String> {
     vec!["second".to_owned(), "first".to_owned()]
 }
 
-async fn get(blog: &Blog, address: &str, token: &ConsistencyToken) -> Answer {
+pub(crate) async fn get(blog: &Blog, address: &str, token: &ConsistencyToken) -> Answer {
     blog.reader().get_with(address, "consistency-token", &token.to_string()).await
 }
 
 impl Blog {
     /// A token that demands a position of a post's partition.
-    fn token(&self, incarnation: u32, id: PostId, position: Position) -> ConsistencyToken {
+    pub(crate) fn token(
+        &self,
+        incarnation: u32,
+        id: PostId,
+        position: Position,
+    ) -> ConsistencyToken {
         ConsistencyToken::new(incarnation, self.views.partition_of(id), position)
     }
 }
