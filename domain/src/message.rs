@@ -9,8 +9,14 @@ use uuid::Uuid;
 use crate::{Point, Position, RawEvent, Recorded};
 
 const TYPE_PREFIX: &str = "inkstream.";
+/// Header of a stub, with the one value it can have: the payload stands in the event store only.
+const CONTENT: &str = "content";
+const IN_STORE: &str = "store";
 
 /// An event, and what a reader needs to see whether it missed one.
+///
+/// A *stub* is a message without a value, for an event that Kafka rejects. Its payload is empty here; a reader
+/// takes the event from the event store, by its position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
     /// The store's life in which the position was given.
@@ -32,7 +38,24 @@ pub enum NotOurs {
 }
 
 impl Message {
-    /// The headers of the message; its key is the stream's id and its value the payload.
+    /// Returns the stub of this message: the same headers, marked, and no value.
+    pub fn stub(mut self) -> Self {
+        self.event.payload.json.clear();
+        self
+    }
+
+    /// Returns `true` if the payload stands in the event store only.
+    pub fn is_stub(&self) -> bool {
+        // No JSON text is empty.
+        self.event.payload.json.is_empty()
+    }
+
+    /// Value of the message: the payload, or nothing for a stub.
+    pub fn value(&self) -> Option<&str> {
+        Some(self.event.payload.json.as_str()).filter(|json| !json.is_empty())
+    }
+
+    /// The headers of the message; its key is the stream's id.
     pub fn headers(&self) -> Vec<(&'static str, String)> {
         let event = &self.event;
         let raw = &event.payload;
@@ -50,6 +73,7 @@ impl Message {
             ("content-type", "application/json".to_owned()),
         ];
         headers.extend(raw.traceparent.clone().map(|trace| ("traceparent", trace)));
+        headers.extend(self.is_stub().then(|| (CONTENT, IN_STORE.to_owned())));
         headers
     }
 
@@ -66,8 +90,14 @@ impl Message {
             .ok_or(NotOurs::Malformed("ce_type"))?;
         let (previous, previous_id) =
             headers.text("previous")?.split_once(' ').ok_or(NotOurs::Malformed("previous"))?;
-        let value =
-            value.and_then(|bytes| std::str::from_utf8(bytes).ok()).ok_or(NotOurs::NoValue)?;
+        let json = match (headers.0.get(CONTENT), value) {
+            (Some(&IN_STORE), None) => "",
+            (Some(_), _) => return Err(NotOurs::Malformed(CONTENT)),
+            (None, value) => value
+                .and_then(|bytes| std::str::from_utf8(bytes).ok())
+                .filter(|json| !json.is_empty())
+                .ok_or(NotOurs::NoValue)?,
+        };
         Ok(Self {
             incarnation: headers.parsed("incarnation")?,
             previous: Point {
@@ -83,7 +113,7 @@ impl Message {
                 payload: RawEvent {
                     event_type: event_type.to_owned(),
                     event_version: event_version.to_owned(),
-                    json: value.to_owned(),
+                    json: json.to_owned(),
                     traceparent: headers.text("traceparent").ok().map(str::to_owned),
                 },
             },
@@ -139,9 +169,16 @@ mod tests {
     }
 
     fn read(headers: &[(&'static str, String)], value: &str) -> Result<Message, NotOurs> {
+        read_value(headers, Some(value))
+    }
+
+    fn read_value(
+        headers: &[(&'static str, String)],
+        value: Option<&str>,
+    ) -> Result<Message, NotOurs> {
         Message::read(
             headers.iter().map(|(name, text)| (*name, text.as_bytes())),
-            Some(value.as_bytes()),
+            value.map(str::as_bytes),
         )
     }
 
@@ -149,6 +186,27 @@ mod tests {
     fn a_message_is_read_back_as_it_was_written() {
         let sent = message();
         assert_eq!(read(&sent.headers(), &sent.event.payload.json), Ok(sent));
+    }
+
+    #[test]
+    fn a_stub_differs_by_one_header_and_has_no_value() {
+        let (whole, stub) = (message(), message().stub());
+        assert!(stub.is_stub() && !whole.is_stub());
+        assert_eq!(stub.value(), None);
+        let mut expected = whole.headers();
+        expected.push(("content", "store".to_owned()));
+        assert_eq!(stub.headers(), expected);
+        assert_eq!(read_value(&expected, None), Ok(stub));
+    }
+
+    #[test]
+    fn a_message_without_a_value_is_ours_only_as_a_stub() {
+        let (whole, mut stub) = (message().headers(), message().stub().headers());
+        assert_eq!(read_value(&whole, None), Err(NotOurs::NoValue));
+        assert_eq!(read_value(&whole, Some("")), Err(NotOurs::NoValue));
+        assert_eq!(read_value(&stub, Some("{}")), Err(NotOurs::Malformed("content")));
+        stub.last_mut().unwrap().1 = "elsewhere".to_owned();
+        assert_eq!(read_value(&stub, None), Err(NotOurs::Malformed("content")));
     }
 
     #[test]

@@ -165,8 +165,8 @@ impl Projection {
         Ok(Step::Nothing)
     }
 
-    /// What comes next where a message does not follow the views, or cannot be read: the log tells what is
-    /// wrong.
+    /// What comes next where a message does not follow the views, cannot be read, or leaves its payload in the
+    /// log: the log has it.
     async fn step_by_the_log(
         &self,
         partition: Partition,
@@ -189,7 +189,11 @@ impl Projection {
         if self.lacks_too_much(partition, watermark, message.previous.position).await? {
             return Ok(Step::BeginAnew);
         }
-        tracing::warn!(partition = %partition, "Kafka does not help with partition {partition}, reading its log");
+        if message.is_stub() {
+            tracing::debug!(partition = %partition, "stub in Kafka, reading from Postgres");
+        } else {
+            tracing::warn!(partition = %partition, "gap in Kafka, reading from Postgres");
+        }
         Ok(Step::Apply(run))
     }
 

@@ -58,8 +58,8 @@ impl Run {
         self.events.len() as u64
     }
 
-    /// What follows without a hole from the watermark on, up to the first that cannot be read: about that one
-    /// only the log is believed.
+    /// What follows without a hole from the watermark on, up to the first that cannot be read, or is a stub: about
+    /// that one only the log is believed.
     pub(crate) fn of<'a>(
         watermark: &Watermark,
         queue: impl IntoIterator<Item = &'a Message>,
@@ -71,6 +71,9 @@ impl Run {
             follows
         };
         let event = |message: &Message| {
+            if message.is_stub() {
+                return None;
+            }
             let event = PostEvent::decode(message.event.clone()).ok()?;
             event.try_map(|event| Ok::<_, ()>(Reading::Event(event))).ok()
         };

@@ -203,6 +203,26 @@ async fn messages_of_an_earlier_incarnation_are_void() {
     projector.stop().await;
 }
 
+#[tokio::test]
+async fn an_event_whose_message_is_a_stub_is_read_from_the_log() {
+    let blog = Blog::new().await;
+    let projector = blog.project().await;
+    blog.has_begun().await;
+    let id = blog.publish_in(Partition(1)).await;
+    let first = blog.revise(id, "On stubs").await;
+    blog.publish_in(Partition(1)).await;
+    let last = blog.revise(id, "On writing").await;
+    blog.publish_in_all(1).await;
+    blog.relay_as_stubs(Position::ZERO, &[Position(1), first, last]).await;
+    blog.views_agree_with_the_log().await;
+    // At the very end, too, where no later message shows a gap.
+    let head = blog.log.head().await.unwrap();
+    let end = blog.revise(id, "On ends").await;
+    blog.relay_as_stubs(head, &[end]).await;
+    blog.views_agree_with_the_log().await;
+    projector.stop().await;
+}
+
 /// A message that says the same once more, as an event of its own.
 pub(crate) fn following(message: &Message) -> Message {
     let mut next = message.clone();

@@ -54,14 +54,26 @@ impl Blog {
         join_all(messages.iter().map(|message| self.send(message))).await;
     }
 
+    /// Sends what the log holds above a position, and of these events no payload.
+    pub(crate) async fn relay_as_stubs(&self, position: Position, stubs: &[Position]) {
+        for mut message in self.messages().await {
+            if message.event.position <= position {
+                continue;
+            }
+            if stubs.contains(&message.event.position) {
+                message = message.stub();
+            }
+            self.send(&message).await;
+        }
+    }
+
     pub(crate) async fn send(&self, message: &Message) {
         let partition = self.log.partitions().of(&message.event.stream_id);
         self.send_to(partition, message).await;
     }
 
     pub(crate) async fn send_to(&self, partition: Partition, message: &Message) {
-        let json = &message.event.payload.json;
-        self.send_raw(partition, &message.headers(), Some(json)).await;
+        self.send_raw(partition, &message.headers(), message.value()).await;
     }
 
     pub(crate) async fn send_raw(
