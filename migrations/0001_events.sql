@@ -17,6 +17,8 @@ CREATE TABLE events (
     -- Made by the writer, so that it knows its own events again after an answer was lost.
     event_id       uuid             NOT NULL,
     recorded_at    timestamptz      NOT NULL,
+    -- Size of the payload as text. A read adds the sizes up and ends in time, before it touches any text.
+    payload_bytes  integer          NOT NULL GENERATED ALWAYS AS (octet_length(payload::text)) STORED,
     PRIMARY KEY (aggregate_type, aggregate_id, sequence)
 );
 

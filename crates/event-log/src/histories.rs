@@ -7,7 +7,7 @@ use anyhow::Context;
 use domain::post::PostEvent;
 use domain::{Position, PostId, RawEvent, Recorded, StoredEvent as _, Undecodable};
 
-use crate::log::{EventLog, MAX_BYTES, Pages};
+use crate::log::{EventLog, Pages};
 
 /// What became of reading a stored event.
 #[derive(Debug)]
@@ -58,13 +58,7 @@ impl EventLog {
     /// The same for the first of these pages, as many as are not too long together, and one at least. Tells
     /// how many.
     pub async fn first_histories(&self, ids: &[PostId]) -> anyhow::Result<(Histories, usize)> {
-        let mut count = ids.len();
-        while count > 1 {
-            if let Some(pages) = self.pages_within(MAX_BYTES, &ids[..count]).await? {
-                return Ok((self.read_histories(pages).await?, count));
-            }
-            count /= 2;
-        }
+        let count = self.count_of_short(ids).await?;
         Ok((self.histories(&ids[..count]).await?, count))
     }
 

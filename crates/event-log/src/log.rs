@@ -14,8 +14,8 @@ use crate::Generations;
 /// No read takes longer; one that would is given up, and its caller tries again or answers without it.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 
-/// How many bytes of payload one read of a range returns before it ends early.
-pub(crate) const MAX_BYTES: usize = 4 * 1024 * 1024;
+/// Maximum size of the payloads that one read of a range returns, in bytes. One event more than that may come.
+pub(crate) const MAX_BYTES: u32 = 4 * 1024 * 1024;
 
 /// Reads the log of events.
 #[derive(Debug, Clone)]
@@ -120,11 +120,14 @@ impl EventLog {
         position: Position,
         limit: u32,
     ) -> anyhow::Result<Vec<(Partition, Recorded<RawEvent>)>> {
-        let sql =
-            format!("SELECT {COLUMNS} FROM events WHERE position > $1 ORDER BY position LIMIT $2");
-        let rows =
-            sqlx::query(&sql).bind(position.to_i64()).bind(i64::from(limit)).fetch(&self.pool);
-        in_time("reading the log", take_up_to_max_bytes(rows)).await
+        let sql = bounded("position > $1");
+        let rows = sqlx::query(&sql)
+            .bind(position.to_i64())
+            .bind(i64::from(limit))
+            .bind(i64::from(MAX_BYTES))
+            .fetch_all(&self.pool);
+        let rows = in_time("reading the log", rows).await?;
+        Ok(rows.iter().map(recorded).collect::<Result<_, _>>()?)
     }
 
     /// The same for one partition.
@@ -134,20 +137,16 @@ impl EventLog {
         position: Position,
         limit: u32,
     ) -> anyhow::Result<Vec<Recorded<RawEvent>>> {
-        let sql = format!(
-            "SELECT {COLUMNS}
-             FROM events
-             WHERE partition = $1 AND position > $2
-             ORDER BY position
-             LIMIT $3"
-        );
+        let sql = bounded("partition = $4 AND position > $1");
         let rows = sqlx::query(&sql)
-            .bind(i32::from(partition.0))
             .bind(position.to_i64())
             .bind(i64::from(limit))
-            .fetch(&self.pool);
-        let events = in_time("reading a partition of the log", take_up_to_max_bytes(rows)).await?;
-        Ok(events.into_iter().map(|(_, event)| event).collect())
+            .bind(i64::from(MAX_BYTES))
+            .bind(i32::from(partition.0))
+            .fetch_all(&self.pool);
+        let rows = in_time("reading a partition of the log", rows).await?;
+        let events = rows.iter().map(|row| recorded(row).map(|(_, event)| event));
+        Ok(events.collect::<Result<_, _>>()?)
     }
 
     /// How many events of a partition stand above one position and not above another; counted up to `most`.
@@ -206,16 +205,6 @@ impl EventLog {
 
     /// All events of these pages, in one snapshot with the head of the log.
     pub async fn pages(&self, ids: &[PostId]) -> anyhow::Result<Pages> {
-        let pages = self.pages_within(usize::MAX, ids).await?;
-        pages.context("pages without end")
-    }
-
-    /// The same, unless their payloads make up more than so many bytes.
-    pub(crate) async fn pages_within(
-        &self,
-        most: usize,
-        ids: &[PostId],
-    ) -> anyhow::Result<Option<Pages>> {
         let ids: Vec<String> = ids.iter().map(PostId::to_string).collect();
         // Joined from the head, so that the head comes back even where there is no such page.
         let sql = format!(
@@ -224,25 +213,37 @@ impl EventLog {
              LEFT JOIN events ON aggregate_type = 'post' AND aggregate_id = ANY ($1)
              ORDER BY aggregate_id, sequence"
         );
-        let mut rows = sqlx::query(&sql).bind(&ids).fetch(&self.pool);
-        in_time("reading whole pages", async {
-            let mut pages = Pages { as_of: Position::ZERO, events: Vec::new() };
-            let mut bytes = 0;
-            while let Some(row) = rows.try_next().await? {
-                pages.as_of = Position::from_i64(row.try_get("head")?);
-                if row.try_get::<Option<i64>, _>("position")?.is_none() {
-                    continue;
-                }
-                let (_, event) = recorded(&row)?;
-                bytes += event.payload.json.len();
-                if bytes > most {
-                    return Ok(None);
-                }
-                pages.events.push(event);
-            }
-            Ok(Some(pages))
-        })
-        .await
+        let rows = sqlx::query(&sql).bind(&ids).fetch(&self.pool);
+        in_time("reading whole pages", all_of(rows)).await
+    }
+
+    /// Returns how many of these pages, in this order, have payloads of at most [`MAX_BYTES`] together; at least
+    /// one. It adds up sizes and reads no payload.
+    pub(crate) async fn count_of_short(&self, ids: &[PostId]) -> anyhow::Result<usize> {
+        if ids.len() <= 1 {
+            return Ok(ids.len());
+        }
+        let ids: Vec<String> = ids.iter().map(PostId::to_string).collect();
+        let count: i64 = in_time(
+            "adding up the sizes of pages",
+            sqlx::query_scalar(
+                "SELECT count(*)
+                 FROM (
+                     SELECT sum(coalesce(page.bytes, 0)) OVER (ORDER BY given.number) AS bytes
+                     FROM unnest($1) WITH ORDINALITY AS given (id, number)
+                     LEFT JOIN LATERAL (
+                         SELECT sum(payload_bytes) AS bytes FROM events
+                         WHERE aggregate_type = 'post' AND aggregate_id = given.id
+                     ) AS page ON true
+                 ) AS summed
+                 WHERE bytes <= $2",
+            )
+            .bind(&ids)
+            .bind(i64::from(MAX_BYTES))
+            .fetch_one(&self.pool),
+        )
+        .await?;
+        Ok(usize::try_from(count).unwrap_or_default().max(1))
     }
 
     /// The event at a position, as it is stored.
@@ -289,22 +290,32 @@ pub(crate) async fn in_time<T>(
     read.context("took too long").and_then(|read| read.map_err(Into::into)).context(doing)
 }
 
-/// Ends early once the payloads read make up [`MAX_BYTES`], so that long posts do not fill the memory.
-async fn take_up_to_max_bytes(
-    rows: impl Stream<Item = Result<PgRow, sqlx::Error>>,
-) -> Result<Vec<(Partition, Recorded<RawEvent>)>, sqlx::Error> {
-    let mut rows = std::pin::pin!(rows);
-    let mut events = Vec::new();
-    let mut bytes = 0;
+/// Query of the events that meet a condition, in order: at most `$2`, and no more once the payloads before make up
+/// `$3` bytes. Left running, a longer answer would have to be read to its end, or its connection closed.
+fn bounded(condition: &str) -> String {
+    format!(
+        "SELECT {COLUMNS}
+         FROM (
+             SELECT *, sum(payload_bytes) OVER (ORDER BY position ROWS UNBOUNDED PRECEDING)
+                       - payload_bytes AS bytes_before
+             FROM (SELECT * FROM events WHERE {condition} ORDER BY position LIMIT $2) AS next
+         ) AS events
+         WHERE bytes_before < $3
+         ORDER BY position"
+    )
+}
+
+async fn all_of(
+    mut rows: impl Stream<Item = Result<PgRow, sqlx::Error>> + Unpin,
+) -> Result<Pages, sqlx::Error> {
+    let mut pages = Pages { as_of: Position::ZERO, events: Vec::new() };
     while let Some(row) = rows.try_next().await? {
-        let event = recorded(&row)?;
-        bytes += event.1.payload.json.len();
-        events.push(event);
-        if bytes >= MAX_BYTES {
-            break;
+        pages.as_of = Position::from_i64(row.try_get("head")?);
+        if row.try_get::<Option<i64>, _>("position")?.is_some() {
+            pages.events.push(recorded(&row)?.1);
         }
     }
-    Ok(events)
+    Ok(pages)
 }
 
 fn recorded(row: &PgRow) -> Result<(Partition, Recorded<RawEvent>), sqlx::Error> {
