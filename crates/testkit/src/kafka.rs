@@ -22,8 +22,8 @@ use crate::{
     process::{Launch, Process, Signal},
 };
 
-/// After a crash Kafka checks its log before it answers.
-const READY_LIMIT: Duration = Duration::from_secs(90);
+/// After a crash Kafka checks its log before it answers, and on a busy machine Java takes a minute to begin.
+const READY_LIMIT: Duration = Duration::from_secs(240);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// What may differ from one Kafka to the next.

@@ -15,6 +15,7 @@ mod postgres;
 mod redis_cluster;
 mod redis_server;
 
+mod acls;
 mod database;
 mod eventually;
 mod own;
@@ -23,13 +24,14 @@ mod recorded;
 mod shared;
 mod topics;
 
+pub use acls::{allow_writing, forbid_writing};
 pub use database::TestDatabase;
 pub use eventually::{eventually, eventually_some, eventually_within};
 pub use kafka::{Kafka, KafkaOptions, Proxied};
 pub use moving_slot::MovingSlot;
 pub use own::{
-    own_kafka, own_kafka_behind_proxy, own_postgres, own_redis, own_redis_cluster, own_redis_with,
-    own_standby_of,
+    own_kafka, own_kafka_behind_proxy, own_kafka_with, own_postgres, own_redis, own_redis_cluster,
+    own_redis_with, own_standby_of,
 };
 pub use place::{Place, data_path, remove_leftovers, workspace_root};
 pub use ports::{free_port, require_free};
@@ -41,4 +43,6 @@ pub use redis_cluster::{RedisCluster, connection_to, patient_connection};
 pub use redis_server::{Redis, RedisOptions};
 pub use service::{program_folder, service_binary, service_process};
 pub use shared::{KAFKA, KAFKA_PROXIED, POSTGRES_URL, REDIS_URL, Shared, shared, unique_name};
-pub use topics::{create_topic, delete_topic, topic_partitions};
+pub use topics::{
+    configure_topic, create_topic, delete_topic, extend_topic, topic_partitions, topic_setting,
+};

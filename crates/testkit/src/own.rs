@@ -75,7 +75,16 @@ pub async fn own_redis_cluster(with_replicas: bool) -> RedisCluster {
 ///
 /// If it does not start.
 pub async fn own_kafka() -> Kafka {
-    start_kafka(Vec::new()).await
+    own_kafka_with(&[]).await
+}
+
+/// With settings as in `server.properties`: `("auto.create.topics.enable", "true")`.
+///
+/// # Panics
+///
+/// If it does not start.
+pub async fn own_kafka_with(settings: &[(&str, &str)]) -> Kafka {
+    start_kafka(Vec::new(), settings).await
 }
 
 /// A Kafka and a proxy in front of it. Clients given the proxy's address stay behind it; those
@@ -86,14 +95,20 @@ pub async fn own_kafka() -> Kafka {
 /// If it does not start.
 pub async fn own_kafka_behind_proxy() -> (Kafka, Proxy) {
     let way = Proxied::on_free_ports().expect("no free ports");
-    let kafka = start_kafka(vec![way]).await;
+    let kafka = start_kafka(vec![way], &[]).await;
     let proxy = Proxy::on_port(way.told, &format!("127.0.0.1:{}", way.listens))
         .expect("the proxy's port was taken");
     (kafka, proxy)
 }
 
-async fn start_kafka(proxied: Vec<Proxied>) -> Kafka {
+async fn start_kafka(proxied: Vec<Proxied>, more: &[(&str, &str)]) -> Kafka {
     let place = Place::passing("kafka").expect("no folder for Kafka");
+    // A broker that was killed is let back in when its old session has run out, by default
+    // after 9 s. One that only stood still for a while is not to lose its session: its
+    // partitions would have a new leader, which clients may not forget when a topic is made
+    // again.
+    let sessions = [("broker.session.timeout.ms", "6000"), ("broker.heartbeat.interval.ms", "400")];
+    let settings = sessions.iter().chain(more);
     let options = KafkaOptions {
         log: place.log(),
         place,
@@ -101,14 +116,7 @@ async fn start_kafka(proxied: Vec<Proxied>) -> Kafka {
         controller_port: 0,
         heap_megabytes: 384,
         proxied,
-        // A broker that was killed is let back in when its old session has run out, by default
-        // after 9 s. One that only stood still for a while is not to lose its session: its
-        // partitions would have a new leader, which clients may not forget when a topic is made
-        // anew.
-        settings: vec![
-            ("broker.session.timeout.ms".to_owned(), "6000".to_owned()),
-            ("broker.heartbeat.interval.ms".to_owned(), "400".to_owned()),
-        ],
+        settings: settings.map(|(name, value)| ((*name).into(), (*value).into())).collect(),
     };
     Kafka::start(options).await.expect("the test's own Kafka did not start")
 }

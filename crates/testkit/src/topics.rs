@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use rdkafka::{
     ClientConfig,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{
+        AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier,
+        TopicReplication,
+    },
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     types::RDKafkaErrorCode,
@@ -50,6 +53,48 @@ pub async fn delete_topic(brokers: &str, name: &str) {
     for result in results {
         result.unwrap_or_else(|(topic, code)| panic!("could not delete the topic {topic}: {code}"));
     }
+}
+
+/// Gives a topic more partitions.
+///
+/// # Panics
+///
+/// If Kafka refuses or does not answer.
+pub async fn extend_topic(brokers: &str, name: &str, partitions: usize) {
+    let new = NewPartitions::new(name, partitions);
+    let options = AdminOptions::new().request_timeout(Some(LIMIT));
+    let extended = admin(brokers).create_partitions([&new], &options).await;
+    for result in extended.expect("Kafka did not answer") {
+        result.unwrap_or_else(|(topic, code)| panic!("could not extend the topic {topic}: {code}"));
+    }
+}
+
+/// Sets a topic's settings; all others come back to the broker's defaults.
+///
+/// # Panics
+///
+/// If Kafka refuses or does not answer.
+pub async fn configure_topic(brokers: &str, name: &str, settings: &[(&str, &str)]) {
+    let topic = AlterConfig::new(ResourceSpecifier::Topic(name));
+    let topic = settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
+    let options = AdminOptions::new().request_timeout(Some(LIMIT));
+    let altered = admin(brokers).alter_configs([&topic], &options).await;
+    for result in altered.expect("Kafka did not answer") {
+        result.unwrap_or_else(|(_, code)| panic!("could not configure the topic {name}: {code}"));
+    }
+}
+
+/// Returns a topic's setting.
+///
+/// # Panics
+///
+/// If Kafka does not answer.
+pub async fn topic_setting(brokers: &str, name: &str, setting: &str) -> Option<String> {
+    let options = AdminOptions::new().request_timeout(Some(LIMIT));
+    let topic = [ResourceSpecifier::Topic(name)];
+    let described = admin(brokers).describe_configs(&topic, &options).await;
+    let settings = described.expect("Kafka did not answer").pop()?.ok()?;
+    settings.get(setting)?.value.clone()
 }
 
 /// How many partitions a topic has; 0 if there is no such topic.
