@@ -6,14 +6,16 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use domain::message::NotOurs;
 use domain::{Message, Partition};
 use futures::FutureExt;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, StreamConsumer};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{BorrowedMessage, Headers, Message as _};
 use service_runtime::{Check, progress};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::Waiting;
@@ -60,6 +62,7 @@ impl Partitions {
         let consumer: StreamConsumer = ClientConfig::new()
             .set("bootstrap.servers", brokers)
             .set("client.id", "inkstream-projector")
+            .set("allow.auto.create.topics", "false")
             .set("group.id", group)
             .set("auto.offset.reset", "earliest")
             .set("enable.auto.commit", "true")
@@ -199,71 +202,74 @@ fn read(
     Ok((partition, read))
 }
 
-/// The topic cannot be of this store, and no waiting will change that.
-#[derive(Debug, thiserror::Error)]
-#[error("the topic `{topic}` has {found} partitions and the store {needed}; they must be the same")]
-struct WrongPartitions {
-    topic: String,
-    found: usize,
-    needed: u16,
-}
-
-/// Sees that Kafka answers, and that the topic has the store's number of partitions.
-#[derive(Debug, Clone)]
+/// Compares the topic's partitions with the store's, and reports a difference as degraded.
+///
+/// The views need no more than that. Order is kept by the guard, which lets no event in but the next. What a topic
+/// with too few partitions cannot bring is read from Postgres, and partitions that the store has not stay empty.
+#[derive(Debug)]
 pub struct TopicTask {
     pub brokers: String,
     pub topic: String,
     pub of_the_store: domain::Partitions,
     pub kafka: Check,
+    /// Number of partitions that the topic has, once that is known.
+    pub found: watch::Sender<Option<u16>>,
 }
 
 impl TopicTask {
-    /// Asks every few seconds, and ends the process if the topic is another's.
+    /// Describes the topic from time to time.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         loop {
+            progress::tick();
+            // Asking for metadata blocks its thread, and so does dropping a client.
+            let (brokers, topic) = (self.brokers.clone(), self.topic.clone());
+            let asked = tokio::task::spawn_blocking(move || count_partitions(&brokers, &topic));
+            let Some(found) = stop.run_until_cancelled(asked).await else { return Ok(()) };
+            self.report(found.context("describing the topic")?);
             progress::tick();
             let pause = tokio::time::sleep(DESCRIBE_INTERVAL);
             if stop.run_until_cancelled(pause).await.is_none() {
                 return Ok(());
             }
-            progress::tick();
-            let Some(checked) = stop.run_until_cancelled(self.clone().check()).await else {
-                return Ok(());
-            };
-            checked?;
         }
     }
 
-    /// Without Kafka, or before the topic is made, nothing is known, and the views are kept up to date from the
-    /// log.
-    pub async fn check(self) -> anyhow::Result<()> {
-        // Asking for metadata blocks its thread.
-        tokio::task::spawn_blocking(move || self.check_blocking()).await?
-    }
-
-    fn check_blocking(self) -> anyhow::Result<()> {
-        let client: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", &self.brokers)
-            .set("client.id", "inkstream-projector")
-            .create()
-            .context("creating a client")?;
-        let described = match client.fetch_metadata(Some(&self.topic), DESCRIBE_LIMIT) {
-            Ok(described) => described,
+    fn report(&self, found: anyhow::Result<u16>) {
+        let (topic, needed) = (&self.topic, self.of_the_store.count());
+        if let Ok(found) = found {
+            self.found.send_replace(Some(found));
+        }
+        match found {
+            Ok(found) if found == needed => self.kafka.ready(),
+            Ok(0) => self.kafka.degraded(format!("Kafka has no topic `{topic}`")),
+            Ok(found) if found < needed => self.kafka.degraded(format!(
+                "the topic `{topic}` has {found} partitions and the store {needed}; the others are read from \
+                 Postgres until the topic is created again with {needed}"
+            )),
+            Ok(found) => self.kafka.degraded(format!(
+                "the topic `{topic}` has {found} partitions and the store {needed}; the others stay empty"
+            )),
             Err(error) => {
-                self.kafka.degraded(format!("Kafka does not answer: {error}"));
-                return Ok(());
+                self.kafka.degraded(format!("Kafka does not answer: {error:#}"));
             }
-        };
-        let topic = described.topics().iter().find(|topic| topic.name() == self.topic);
-        let found = topic.map_or(0, |topic| topic.partitions().len());
-        let needed = self.of_the_store.count();
-        if found == usize::from(needed) {
-            self.kafka.ready();
-        } else if found == 0 {
-            self.kafka.degraded(format!("Kafka has no topic `{}`", self.topic));
-        } else {
-            return Err(WrongPartitions { topic: self.topic, found, needed }.into());
         }
-        Ok(())
+    }
+}
+
+/// Returns how many partitions a topic has; 0 if there is no such topic.
+fn count_partitions(brokers: &str, topic: &str) -> anyhow::Result<u16> {
+    let client: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("client.id", "inkstream-projector")
+        .set("allow.auto.create.topics", "false")
+        .create()
+        .context("creating a client")?;
+    let described = client.fetch_metadata(Some(topic), DESCRIBE_LIMIT)?;
+    let found = described.topics().iter().find(|described| described.name() == topic);
+    let found = found.context("no answer")?;
+    match found.error().map(RDKafkaErrorCode::from) {
+        None => Ok(u16::try_from(found.partitions().len())?),
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition) => Ok(0),
+        Some(code) => bail!("{code}"),
     }
 }

@@ -26,6 +26,7 @@ use anyhow::Context;
 use event_log::{EventLog, Generations, PoolSettings, Probe};
 use read_model::{Fold, KeySpace, VIEW_VERSION, Views, fold_page};
 use service_runtime::{Ops, Readiness, Tasks};
+use tokio::sync::watch;
 
 pub use command::Command;
 pub use config::Config;
@@ -96,13 +97,17 @@ impl App {
         let views =
             Views::new(config.store.redis_url.reveal(), keys, store.partitions, REDIS_LIMIT)?
                 .folding_by(fold);
+        let kafka = readiness.check("kafka");
+        // Known later, and the views do not wait for it.
+        kafka.ready();
+        let (found, in_topic) = watch::channel(None);
         let topic = TopicTask {
             brokers: config.kafka_brokers.clone(),
             topic: config.kafka_topic.clone(),
             of_the_store: store.partitions,
-            kafka: readiness.check("kafka"),
+            kafka,
+            found,
         };
-        topic.clone().check().await?;
         let partitions = Partitions::join(
             &config.kafka_brokers,
             &config.kafka_topic,
@@ -149,6 +154,7 @@ impl App {
             heads: heads_seen,
             patience: Duration::from_millis(config.patience_ms),
             redis: readiness.check("redis"),
+            in_topic,
             filled: None,
         };
         Ok(Self { project, heads, keeper, trickle, topic, copies: copy_task, ops, tasks })

@@ -98,6 +98,8 @@ pub(crate) struct ProjectTask {
     pub heads: watch::Receiver<Heads>,
     pub patience: Duration,
     pub redis: Check,
+    /// Number of partitions that the topic has, once that is known.
+    pub in_topic: watch::Receiver<Option<u16>>,
     /// The partition of which a piece was filled last.
     pub filled: Option<Unfilled>,
 }
@@ -173,15 +175,19 @@ impl ProjectTask {
         self.followed.compare(&heads, self.patience).await
     }
 
-    /// A partition that is to be filled, one of ours; of all, if Kafka has given us none. They take turns, so
-    /// that one which cannot be filled keeps no other waiting.
+    /// A partition that is to be filled, one of ours; of all, if Kafka has given us none. Kafka gives no process one
+    /// that the topic lacks, so each may fill it. They take turns, so that one which cannot be filled keeps no other
+    /// waiting.
     fn next_to_fill(&self) -> Option<Unfilled> {
         let mut unfilled: Vec<_> = self.followed.unfilled().collect();
         if unfilled.is_empty() {
             return None;
         }
         let ours = self.partitions.assigned();
-        unfilled.retain(|unfilled| ours.is_empty() || ours.contains(&unfilled.partition));
+        let in_topic = self.in_topic.borrow().unwrap_or(u16::MAX);
+        unfilled.retain(|Unfilled { partition, .. }| {
+            ours.is_empty() || ours.contains(partition) || partition.0 >= in_topic
+        });
         unfilled.sort_unstable_by_key(Unfilled::turn);
         let filled = self.filled.as_ref().map(Unfilled::turn);
         let next = unfilled.iter().find(|unfilled| Some(unfilled.turn()) > filled);

@@ -222,7 +222,10 @@ impl CopyTask {
 
     fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.to.brokers).set("client.id", "inkstream-projector");
+        config
+            .set("bootstrap.servers", &self.to.brokers)
+            .set("client.id", "inkstream-projector")
+            .set("allow.auto.create.topics", "false");
         config
     }
 

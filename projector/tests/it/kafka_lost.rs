@@ -5,7 +5,9 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{Offset, TopicPartitionList};
-use testkit::{Kafka, create_topic, delete_topic, eventually, own_kafka, topic_partitions};
+use testkit::{
+    Kafka, create_topic, delete_topic, eventually, extend_topic, own_kafka, topic_partitions,
+};
 
 use crate::support::{Blog, PARTITIONS, Projector};
 
@@ -75,13 +77,49 @@ async fn one_partition_may_lose_what_nobody_has_read_yet() {
 }
 
 #[tokio::test]
-async fn a_topic_with_another_number_of_partitions_is_refused_at_the_start() {
+async fn what_a_topic_with_too_few_partitions_cannot_bring_is_read_from_the_log() {
     let (kafka, blog, projector) = in_use().await;
     projector.stop().await;
-    blog.loses_its_topic(&kafka, 7).await;
-    let why = blog.refuses_to_start().await;
-    let expected = "has 7 partitions and the store 4; they must be the same";
-    assert!(why.contains(expected), "{why}");
+    let epochs = blog.epochs().await;
+    blog.loses_its_topic(&kafka, 3).await;
+    let projector = blog.project_impatiently().await;
+    projector.names("has 3 partitions and the store 4").await;
+    assert_eq!(projector.health().await.0, 200);
+    blog.publish_in_all(2).await;
+    blog.views_agree_with_the_log().await;
+    assert_eq!(blog.epochs().await, epochs);
+    // One that was lost is filled as well.
+    blog.loses(Partition(3)).await;
+    blog.views_agree_with_the_log().await;
+
+    blog.loses_its_topic(&kafka, PARTITIONS.into()).await;
+    eventually("all is well", async || projector.unready("kafka").await.is_none()).await;
+    projector.stop().await;
+}
+
+#[tokio::test]
+async fn a_topic_with_more_partitions_is_read_all_the_same() {
+    let (kafka, blog, projector) = in_use().await;
+    extend_topic(&kafka.brokers(), &blog.topic, 7).await;
+    projector.names("has 7 partitions and the store 4").await;
+    projector.stop().await;
+    let projector = blog.project().await;
+    let head = blog.log.head().await.unwrap();
+    blog.publish_in_all(2).await;
+    blog.relay_after(head).await;
+    // This one has no patience to lose: Kafka brought them.
+    blog.views_agree_with_the_log().await;
+    projector.stop().await;
+}
+
+impl Projector {
+    /// Waits until its readiness says this of the topic.
+    async fn names(&self, difference: &str) {
+        eventually(difference, async || {
+            self.unready("kafka").await.is_some_and(|why| why.contains(difference))
+        })
+        .await;
+    }
 }
 
 impl Blog {

@@ -39,16 +39,6 @@ impl Blog {
         Projector::run(App::build_folding_by(fold, config).await.unwrap())
     }
 
-    /// Why a projector refuses to start.
-    pub(crate) async fn refuses_to_start(&self) -> String {
-        let refused = match App::build(self.config("--patience-ms=300")).await {
-            Err(refused) => refused,
-            // What Kafka was too slow to tell by then ends it soon.
-            Ok(app) => app.run_until(std::future::pending()).await.unwrap_err(),
-        };
-        format!("{refused:#}")
-    }
-
     fn config(&self, setting: &str) -> Config {
         Config::parse_from([
             "projector",
