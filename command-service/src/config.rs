@@ -8,6 +8,7 @@ use domain::{AuthorId, Partitions};
 use http_api::{AuthArgs, CorsArgs};
 use service_runtime::{ConnectionArgs, DrainArgs, Secret, TelemetryArgs};
 
+use crate::relay::default_min_in_sync;
 use crate::store::QueueLimits;
 
 /// Takes commands, records events and publishes them
@@ -53,6 +54,15 @@ pub struct Config {
         value_parser = clap::value_parser!(i32).range(1..=100),
     )]
     pub kafka_replication: i32,
+
+    /// Number of brokers that must have a message before it counts as published, if the topic has to be created
+    /// [default: half of INKSTREAM_KAFKA_REPLICATION, rounded up]
+    #[arg(
+        long,
+        env = "INKSTREAM_KAFKA_MIN_INSYNC_REPLICAS",
+        value_parser = clap::value_parser!(i32).range(1..=100),
+    )]
+    pub kafka_min_insync_replicas: Option<i32>,
 
     /// Where commands are taken
     #[arg(long, env = "INKSTREAM_HTTP_ADDRESS", default_value = "127.0.0.1:8080")]
@@ -162,6 +172,11 @@ impl Config {
 
     pub fn queue_limits(&self) -> QueueLimits {
         QueueLimits { kib: self.queue_kib, wait: Duration::from_millis(self.queue_ms) }
+    }
+
+    pub fn min_in_sync(&self) -> i32 {
+        self.kafka_min_insync_replicas
+            .unwrap_or_else(|| default_min_in_sync(self.kafka_replication))
     }
 
     pub fn lease(&self) -> Duration {
@@ -301,6 +316,7 @@ mod tests {
             "--connections=1",
             "--database-connections=0",
             "--drain-seconds=0",
+            "--kafka-min-insync-replicas=0",
             "--log-format=xml",
             "--jwt-algorithm=HS256",
         ] {

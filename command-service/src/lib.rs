@@ -44,7 +44,7 @@ use execute::Posts;
 use expiry::Expiry;
 use in_flight::InFlight;
 use postgres::{ReadOnly, Watch};
-use relay::{Relay, RelaySettings, Topic};
+use relay::{Relay, RelayHealth, RelaySettings, Topic};
 use service::Service;
 use store::{Recent, SnapshotTask, Store, WriterTask};
 
@@ -75,8 +75,13 @@ impl App {
         let readiness = Readiness::new();
         let tasks = Tasks::new(config.drain, &readiness);
         let postgres = readiness.check("postgres");
+        let relay_health = RelayHealth::new(readiness.check("relay"), relay::STANDSTILL_LIMIT);
         // From here on it answers that the process starts, and what it waits for.
         let ops = Ops::bind(config.ops_address, readiness).await?;
+        anyhow::ensure!(
+            config.min_in_sync() <= config.kafka_replication,
+            "INKSTREAM_KAFKA_MIN_INSYNC_REPLICAS exceeds INKSTREAM_KAFKA_REPLICATION"
+        );
         let verifier = TokenVerifier::new(&config.auth)?;
         // Connections of their own, so that neither loading nor publishing ever keeps a commit waiting.
         let loads = postgres::pool(&config, config.database_connections, &[])?;
@@ -101,7 +106,7 @@ impl App {
             .with_snapshots(snapshot_queue, Post::SHAPE);
         let relay_log = EventLog::new(cursor.clone(), partitions);
         let settings = relay_settings(&config, store);
-        let relay = Relay::new(relay_log, cursor, recorded, settings);
+        let relay = Relay::new(relay_log, cursor, recorded, relay_health.clone(), settings);
 
         let keys = KeySpace::new(&config.redis_prefix).context("INKSTREAM_REDIS_PREFIX")?;
         let views = Views::new(config.redis_url.reveal(), keys, partitions, REDIS_LIMIT)
@@ -133,7 +138,7 @@ impl App {
         let keep = Duration::from_secs(u64::from(config.key_hours) * 3600);
         let expiry = Expiry { pool: loads, keep };
         let probe = Probe::new(postgres::address(&config)?);
-        let watch = Watch { probe, views, incarnation, postgres, read_only };
+        let watch = Watch { probe, views, incarnation, postgres, read_only, relay: relay_health };
         Ok(Self { http, writer, snapshots, relay, watermarks, watch, expiry, ops, tasks })
     }
 
@@ -174,9 +179,11 @@ fn relay_settings(config: &Config, store: event_log::Store) -> RelaySettings {
             name: config.kafka_topic.clone(),
             partitions: store.partitions.count(),
             replication: config.kafka_replication,
+            min_in_sync: config.min_in_sync(),
         },
         holder: format!("{}, process {}", config.http_address, std::process::id()),
         lease: config.lease(),
         look: relay::LOOK,
+        topic_check: relay::TOPIC_CHECK_INTERVAL,
     }
 }

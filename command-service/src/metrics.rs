@@ -66,6 +66,11 @@ pub const METRICS: &[Metric] = &[
     gauge("relay_cursor", "Up to here Kafka has the log, as the store knows it"),
     gauge("relay_lag_events", "How many events Kafka has not got yet, as the store knows it"),
     counter("relay_published_total", &[], "Events that Kafka has acknowledged"),
+    counter(
+        "relay_stubs_total",
+        &[],
+        "Number of events published without their payload, because Kafka rejects them",
+    ),
     histogram("relay_delay_seconds", "From the recording of an event until Kafka has it"),
     counter(
         "relay_words_total",

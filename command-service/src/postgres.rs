@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use domain::Position;
 use event_log::{PoolSettings, Probe};
 use read_model::Views;
 use service_runtime::{Check, progress};
@@ -13,6 +14,7 @@ use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
+use crate::relay::RelayHealth;
 
 /// What Postgres calls us.
 const NAME: &str = "command-service";
@@ -44,6 +46,8 @@ pub(crate) struct Watch {
     pub(crate) incarnation: Arc<AtomicU32>,
     pub(crate) postgres: Check,
     pub(crate) read_only: ReadOnly,
+    /// Learns how far the relay has come, whichever process runs it.
+    pub(crate) relay: RelayHealth,
 }
 
 /// Whether Postgres answers and takes no writes. Commands are rejected then without an attempt. Clones
@@ -102,6 +106,7 @@ impl Watch {
         if let Some(generation) = generation {
             self.views.switch_to(generation.unsigned_abs());
         }
+        self.relay.observe(Position::from_i64(cursor), Position::from_i64(head));
         // Told by every process, for it matters most when none of them is carrying anything.
         metrics::gauge!("log_head").set(head as f64);
         metrics::gauge!("relay_cursor").set(cursor as f64);

@@ -32,12 +32,14 @@ impl Lease {
         Self { pool, holder, duration }
     }
 
-    /// Takes the lease if nobody holds it.
+    /// Takes the lease if it is free. One that ends later than any holder could have set it is free, too: the clock
+    /// of Postgres was set back. One that never ends is an operator's, who wants the relay to rest.
     pub(super) async fn take(&self) -> anyhow::Result<Option<Held>> {
         let taken = sqlx::query_as(
             "UPDATE relay
-             SET token = token + 1, holder = $1, expires_at = clock_timestamp() + $2
+             SET token = token + 1, holder = $1, expires_at = clock_timestamp() + $2::interval
              WHERE expires_at < clock_timestamp()
+                OR (isfinite(expires_at) AND expires_at > clock_timestamp() + 2 * $2::interval)
              RETURNING token, cursor",
         )
         .bind(&self.holder)

@@ -1,113 +1,50 @@
-//! The Kafka producer, and the topic it writes to.
+//! The Kafka producer.
 
-use std::time::Duration;
-
-use anyhow::{Context, bail, ensure};
+use anyhow::Context;
 use domain::{Message, Partition};
-use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord};
-use service_runtime::progress;
 
-/// The longest message, 4 MiB. A body's 262,144 bytes may come to six times as many in JSON, where control
-/// characters are written out; one that did not fit would hold up all that follow it.
-const MAX_MESSAGE_BYTES: &str = "4194304";
+use super::topic::{MAX_MESSAGE_BYTES, Topic};
 
-/// How long Kafka may take to describe or create a topic.
-const ADMIN_LIMIT: Duration = Duration::from_secs(5);
+/// Room for the header of a batch, which counts for the topic's limit and not for the producer's.
+const BATCH_OVERHEAD: usize = 128;
+/// The producer takes no lower limit.
+const MIN_LIMIT: usize = 1000;
 
-/// Where events go.
-#[derive(Debug, Clone)]
-pub struct Topic {
-    pub brokers: String,
-    pub name: String,
-    /// As many as the store has.
-    pub partitions: u16,
-    /// Used when the topic is created.
-    pub replication: i32,
-}
-
-/// The topic cannot carry this store's events, and no waiting will change that.
-#[derive(Debug, thiserror::Error)]
-#[error("the topic `{topic}` has {found} partitions and the store {needed}; they must be the same")]
-pub struct WrongPartitions {
-    topic: String,
-    found: usize,
-    needed: u16,
-}
-
-impl Topic {
-    /// Creates the topic if it is not there, and sees that it has the store's number of partitions.
-    pub(super) async fn ensure(&self) -> anyhow::Result<()> {
-        let admin: AdminClient<DefaultClientContext> = self.client().create()?;
-        let options = AdminOptions::new()
-            .operation_timeout(Some(ADMIN_LIMIT))
-            .request_timeout(Some(ADMIN_LIMIT));
-        let new = NewTopic::new(
-            &self.name,
-            self.partitions.into(),
-            TopicReplication::Fixed(self.replication),
-        )
-        .set("retention.ms", "604800000");
-        let created = admin.create_topics([&new], &options).await.context("creating the topic")?;
-        for result in created {
-            match result {
-                Ok(_) => tracing::info!(topic = self.name, "Created the topic {}", self.name),
-                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((_, code)) => bail!("the topic cannot be created: {code}"),
-            }
-        }
-        progress::tick();
-        let topic = self.clone();
-        // Asking for metadata blocks its thread.
-        tokio::task::spawn_blocking(move || topic.check(&admin)).await?
-    }
-
-    fn check(&self, admin: &AdminClient<DefaultClientContext>) -> anyhow::Result<()> {
-        let metadata = admin
-            .inner()
-            .fetch_metadata(Some(&self.name), ADMIN_LIMIT)
-            .context("asking for the topic")?;
-        let topic = metadata.topics().iter().find(|topic| topic.name() == self.name);
-        let topic = topic.context("the topic is not there")?;
-        ensure!(topic.error().is_none(), "the topic is not ready");
-        let found = topic.partitions().len();
-        if found != usize::from(self.partitions) {
-            return Err(WrongPartitions {
-                topic: self.name.clone(),
-                found,
-                needed: self.partitions,
-            }
-            .into());
-        }
-        Ok(())
-    }
-
-    fn client(&self) -> ClientConfig {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.brokers).set("client.id", "inkstream-relay");
-        config
-    }
-}
-
-/// A producer that keeps the order of what it is given. After any error it is done with: a new one begins
+/// A producer that keeps the order of what it is given. It cannot be used after any error: a new one begins
 /// from the cursor.
 pub(super) struct Publisher {
     producer: FutureProducer,
     topic: String,
+    /// Longest batch that it sends, in bytes.
+    limit: usize,
+}
+
+/// Outcome of handing a message to the producer.
+pub(super) enum Sent {
+    /// On its way. The future tells when Kafka has it.
+    Yes(DeliveryFuture),
+    /// The producer has no room at the moment.
+    Full,
+    /// Longer than the topic takes. Nothing was sent.
+    TooLong,
 }
 
 impl Publisher {
-    pub(super) fn new(topic: &Topic) -> anyhow::Result<Self> {
+    /// Returns a producer for a topic that takes batches of so many bytes, if that is known.
+    pub(super) fn new(topic: &Topic, max_message_bytes: Option<usize>) -> anyhow::Result<Self> {
+        let limit = limit(max_message_bytes);
         let producer = topic
             .client()
             .set("enable.idempotence", "true")
+            // Without it, messages behind a rejected one are sent before its stub.
+            .set("enable.gapless.guarantee", "true")
             .set("linger.ms", "0.5")
             .set("compression.type", "lz4")
-            .set("message.max.bytes", MAX_MESSAGE_BYTES)
+            // Kafka judges a batch as a whole, so this bounds batches, too.
+            .set("message.max.bytes", limit.to_string())
             // A message that timed out by itself would leave a hole. The relay bounds its wait as a whole.
             .set("message.timeout.ms", "0")
             .set("queue.buffering.max.kbytes", "16384")
@@ -115,37 +52,89 @@ impl Publisher {
             .set("reconnect.backoff.max.ms", "1000")
             .create()
             .context("creating the producer")?;
-        Ok(Self { producer, topic: topic.name.clone() })
+        Ok(Self { producer, topic: topic.name.clone(), limit })
     }
 
-    /// Sends a message off; the future tells when Kafka has it. `None`: there is no room at the moment.
-    pub(super) fn send(
-        &self,
-        partition: Partition,
-        message: &Message,
-    ) -> anyhow::Result<Option<DeliveryFuture>> {
+    /// Returns `true` if it sends as long batches as a topic with this limit takes.
+    pub(super) fn fits(&self, max_message_bytes: Option<usize>) -> bool {
+        self.limit == limit(max_message_bytes)
+    }
+
+    /// Hands a message to the producer.
+    pub(super) fn send(&self, partition: Partition, message: &Message) -> anyhow::Result<Sent> {
         let headers =
             message.headers().iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
                 headers.insert(Header { key, value: Some(value) })
             });
-        let record = FutureRecord::to(&self.topic)
+        let mut record = FutureRecord::<str, str>::to(&self.topic)
             .partition(i32::from(partition.0))
             .key(&message.event.stream_id)
-            .payload(&message.event.payload.json)
             .headers(headers);
+        record.payload = message.value();
         match self.producer.send_result(record) {
-            Ok(delivery) => Ok(Some(delivery)),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(None),
+            Ok(delivery) => Ok(Sent::Yes(delivery)),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(Sent::Full),
+            Err((KafkaError::MessageProduction(code), _)) if is_rejection(code) => {
+                Ok(Sent::TooLong)
+            }
             Err((error, _)) => Err(error).context("handing a message to the producer"),
         }
     }
 }
 
+/// Returns `true` if Kafka would reject the same message at every further attempt, whatever becomes of the cluster.
+pub(super) fn is_rejection(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode::{
+        InvalidMessageSize, InvalidRecord, MessageBatchTooLarge, MessageSizeTooLarge,
+    };
+    [MessageSizeTooLarge, MessageBatchTooLarge, InvalidMessageSize, InvalidRecord].contains(&code)
+}
+
+/// Longest batch of a producer for a topic with this limit.
+fn limit(max_message_bytes: Option<usize>) -> usize {
+    let limit = max_message_bytes.unwrap_or(MAX_MESSAGE_BYTES).min(MAX_MESSAGE_BYTES);
+    limit.saturating_sub(BATCH_OVERHEAD).max(MIN_LIMIT)
+}
+
 impl Drop for Publisher {
     fn drop(&mut self) {
-        // What was not acknowledged is sent again from the cursor, by whoever holds the lease then. Letting go
+        // What was not acknowledged is sent again from the cursor, by the next holder of the lease. Letting go
         // of a producer purges its queue, and waits for a moment, which no task of ours should.
         let producer = self.producer.clone();
         tokio::task::spawn_blocking(move || drop(producer));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_end_by_itself_is_no_rejection() {
+        use RDKafkaErrorCode as Code;
+        for code in [Code::MessageSizeTooLarge, Code::MessageBatchTooLarge, Code::InvalidRecord] {
+            assert!(is_rejection(code), "{code}");
+        }
+        for code in [
+            Code::TopicAuthorizationFailed,
+            Code::UnknownTopicOrPartition,
+            Code::NotEnoughReplicas,
+            Code::InvalidTimestamp,
+            Code::PurgeQueue,
+            Code::Fatal,
+            Code::GaplessGuarantee,
+            Code::MessageTimedOut,
+            Code::OutOfOrderSequenceNumber,
+            Code::BrokerTransportFailure,
+        ] {
+            assert!(!is_rejection(code), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_batch_is_no_longer_than_the_topic_takes() {
+        assert_eq!(limit(Some(100_000)), 99_872);
+        assert_eq!(limit(None), limit(Some(usize::MAX)));
+        assert_eq!(limit(Some(1)), 1000);
     }
 }

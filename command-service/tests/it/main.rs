@@ -14,6 +14,8 @@ mod openapi;
 mod overload;
 mod races;
 mod relay;
+mod relay_lease;
+mod relay_topic;
 mod repeating;
 mod request_ids;
 mod slow_clients;

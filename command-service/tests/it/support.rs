@@ -66,7 +66,9 @@ pub(crate) async fn start_on(url: &str, settings: &[&str]) -> Service {
     let patient = PATIENT.iter().filter(|(name, _)| is_unsaid(name));
     let patient = patient.map(|(name, value)| format!("{name}={value}"));
     let settings = settings.iter().copied().map(str::to_owned);
-    let words = ours.into_iter().chain(patient).chain(settings);
+    // No setting may be there twice.
+    let ours = ours.into_iter().filter(|ours| ours.split('=').next().is_some_and(is_unsaid));
+    let words = ours.chain(patient).chain(settings);
     let Ok(Command::Serve(config)) = Command::try_parse_from(words) else {
         panic!("the settings were refused")
     };
