@@ -7,8 +7,9 @@ pub mod token;
 
 mod answer;
 mod caller;
+mod clock;
 pub mod execute;
-mod expiry;
+pub mod expiry;
 mod in_flight;
 pub mod metrics;
 mod openapi;
@@ -40,6 +41,7 @@ use tokio::sync::Notify;
 pub use config::Config;
 pub use metrics::METRICS;
 
+use clock::Clock;
 use execute::Posts;
 use expiry::Expiry;
 use in_flight::InFlight;
@@ -63,6 +65,7 @@ pub struct App {
     watermarks: WatchTask,
     watch: Watch,
     expiry: Expiry,
+    clock: Clock,
     ops: Ops,
     tasks: Tasks,
 }
@@ -75,6 +78,7 @@ impl App {
         let readiness = Readiness::new();
         let tasks = Tasks::new(config.drain, &readiness);
         let postgres = readiness.check("postgres");
+        let clock = readiness.check("clock");
         let relay_health = RelayHealth::new(readiness.check("relay"), relay::STANDSTILL_LIMIT);
         // From here on it answers that the process starts, and what it waits for.
         let ops = Ops::bind(config.ops_address, readiness).await?;
@@ -136,10 +140,11 @@ impl App {
                 .await
                 .context("while opening the port for commands")?;
         let keep = Duration::from_secs(u64::from(config.key_hours) * 3600);
-        let expiry = Expiry { pool: loads, keep };
+        let expiry = Expiry { pool: loads.clone(), keep };
+        let clock = Clock { pool: loads, check: clock };
         let probe = Probe::new(postgres::address(&config)?);
         let watch = Watch { probe, views, incarnation, postgres, read_only, relay: relay_health };
-        Ok(Self { http, writer, snapshots, relay, watermarks, watch, expiry, ops, tasks })
+        Ok(Self { http, writer, snapshots, relay, watermarks, watch, expiry, clock, ops, tasks })
     }
 
     /// Where commands are taken.
@@ -158,6 +163,7 @@ impl App {
         tasks.spawn("relay", |stop| self.relay.run(stop));
         tasks.spawn("watch", |stop| self.watch.run(stop));
         tasks.spawn("expiry", |stop| self.expiry.run(stop));
+        tasks.spawn("clock", |stop| self.clock.run(stop));
         // The last requests still have commits to make and may wait for the views, and somebody may ask
         // how far we are. The writer needs no telling: it ends when nobody is left who could hand in a
         // commit.

@@ -61,6 +61,10 @@ pub const METRICS: &[Metric] = &[
         &[],
         "Number of times a backend of Postgres was terminated, because its call had ended without an answer",
     ),
+    gauge(
+        "event_time_ahead_seconds",
+        "Seconds from the clock of Postgres to the latest of the newest events; 0 unless it was set back",
+    ),
     gauge("log_head", "The position of the last event of the store"),
     gauge("relay_active", "1 while this process carries the log to Kafka"),
     gauge("relay_cursor", "Up to here Kafka has the log, as the store knows it"),

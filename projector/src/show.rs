@@ -43,11 +43,13 @@ pub async fn page(log: &EventLog, post: &str, at: Option<Moment>) -> anyhow::Res
     if events.is_empty() {
         bail!("there is no post {id}");
     }
-    events.retain(|event| match at {
+    // All up to the last one, without a gap: a clock that was ahead leaves times out of order.
+    let last = events.iter().rposition(|event| match at {
         None => true,
         Some(Moment::Position(position)) => event.position <= position,
         Some(Moment::Time(time)) => event.recorded_at <= time,
     });
+    events.truncate(last.map_or(0, |last| last + 1));
     let mut read = vec![];
     for event in log.read(events).await? {
         let event = event.try_map(|reading| match reading {

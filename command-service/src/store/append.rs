@@ -94,20 +94,20 @@ fn bind<'q>(commits: &[&'q Commit]) -> Call<'q> {
 /// Postgres sends an error of severity `ERROR` only before it commits. After a `FATAL` one the
 /// session ends, and the call may have been committed.
 pub(super) fn classify(error: sqlx::Error) -> CallError {
-    let answered = match &error {
-        sqlx::Error::Database(answered) => answered.try_downcast_ref::<PgDatabaseError>(),
+    if let Some(answered) = error.as_database_error() {
+        let answered = answered.try_downcast_ref::<PgDatabaseError>();
+        return match answered.filter(|answered| answered.severity() == PgSeverity::Error) {
+            Some(answered) => CallError::RolledBack(reason(answered.code()), error),
+            None => CallError::Broken(error),
+        };
+    }
+    if matches!(error, sqlx::Error::Io(_) | sqlx::Error::Tls(_)) {
+        CallError::Broken(error)
+    } else if matches!(error, sqlx::Error::Encode(_)) {
         // Nothing was sent.
-        sqlx::Error::Encode(_) => return CallError::RolledBack(Reason::BadData, error),
-        sqlx::Error::Io(_) | sqlx::Error::Tls(_) => return CallError::Broken(error),
-        _ => return CallError::NotUnderstood(error),
-    };
-    let reason = answered.and_then(|answered| {
-        let is_error = answered.severity() == PgSeverity::Error;
-        is_error.then(|| reason(answered.code()))
-    });
-    match reason {
-        Some(reason) => CallError::RolledBack(reason, error),
-        None => CallError::Broken(error),
+        CallError::RolledBack(Reason::BadData, error)
+    } else {
+        CallError::NotUnderstood(error)
     }
 }
 

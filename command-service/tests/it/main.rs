@@ -5,6 +5,8 @@
 mod support;
 
 mod append;
+mod clock;
+mod expiry;
 mod failover;
 mod handover;
 mod http;
