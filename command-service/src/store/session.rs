@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use event_log::VANISHED_CLIENT;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::types::chrono::{DateTime, Utc};
 use sqlx::{Connection as _, PgConnection};
@@ -21,20 +22,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout for a call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Settings of the connection. They come before those of the role and of the database.
-const OPTIONS: [(&str, &str); 7] = [
+/// Settings of the connection, beside those of [`VANISHED_CLIENT`]. They come before those of the role
+/// and of the database.
+const OPTIONS: [(&str, &str); 2] = [
     // Every statement of `append_events` needs a snapshot taken after the lock.
     ("default_transaction_isolation", "read\\ committed"),
     // Below the timeout for a call: Postgres answers, and the outcome is known.
     ("lock_timeout", "4s"),
-    // Postgres notices a closed socket while a call runs or waits for a lock.
-    ("client_connection_check_interval", "1s"),
-    // Postgres notices a vanished machine on an idle connection.
-    ("tcp_keepalives_idle", "10"),
-    ("tcp_keepalives_interval", "5"),
-    ("tcp_keepalives_count", "3"),
-    // The same while an answer is on its way.
-    ("tcp_user_timeout", "10s"),
 ];
 
 /// The connection of the writer, opened when it is needed.
@@ -99,7 +93,7 @@ impl CallError {
 
 impl Session {
     pub(super) fn new(address: PgConnectOptions) -> Self {
-        let address = address.application_name(NAME).options(OPTIONS);
+        let address = address.application_name(NAME).options(VANISHED_CLIENT).options(OPTIONS);
         Self { address, idle: None, lost: None }
     }
 

@@ -11,6 +11,7 @@ mod failover;
 mod handover;
 mod http;
 mod long_streams;
+mod lost_reads;
 mod metrics;
 mod openapi;
 mod overload;

@@ -16,7 +16,7 @@ mod writable;
 pub use generations::{Generation, GenerationLease, GenerationState, Generations};
 pub use histories::{Histories, Reading, Unreadable};
 pub use log::{EventLog, Pages, Touched};
-pub use pool::{PoolSettings, address, pool};
+pub use pool::{PoolSettings, VANISHED_CLIENT, address, pool};
 pub use probe::{Probe, Probing, is_refusal};
 pub use quarantine::{Entry, State};
 pub use scan::{IdRange, Scan};

@@ -14,6 +14,19 @@ const CHECK_LIMIT: Duration = Duration::from_secs(1);
 /// Maximum idle time of a connection that is used without that question.
 const UNCHECKED_IDLE: Duration = Duration::from_secs(1);
 
+/// Settings of Postgres by which a backend ends soon after its client has gone, even while it waits for
+/// a lock. Without them every call that was given up would keep one.
+pub const VANISHED_CLIENT: [(&str, &str); 5] = [
+    // For a closed socket, while a call runs.
+    ("client_connection_check_interval", "1s"),
+    // For a machine that vanished, on an idle connection.
+    ("tcp_keepalives_idle", "10"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "3"),
+    // The same, while an answer is on its way.
+    ("tcp_user_timeout", "10s"),
+];
+
 /// Who connects, how often, and how.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolSettings<'a> {
@@ -68,5 +81,5 @@ async fn check(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
 /// Where Postgres is, for who connects under this name.
 pub fn address(url: &str, name: &str) -> anyhow::Result<PgConnectOptions> {
     let address: PgConnectOptions = url.parse().context("INKSTREAM_DATABASE_URL cannot be used")?;
-    Ok(address.application_name(name))
+    Ok(address.application_name(name).options(VANISHED_CLIENT))
 }
