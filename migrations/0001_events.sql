@@ -37,7 +37,12 @@ CREATE TABLE store (
     partitions  integer  NOT NULL CHECK (partitions BETWEEN 1 AND 1024),
     -- The store's life since it last came back from an earlier state. A position means something only
     -- together with it.
-    incarnation integer  NOT NULL DEFAULT 1
+    incarnation integer  NOT NULL DEFAULT 1,
+    -- Key of the store's consistency tokens: random, and another one with each incarnation. A version 4 UUID
+    -- has 122 random bits.
+    token_key   bytea    NOT NULL DEFAULT sha256(convert_to(
+                    gen_random_uuid()::text || gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8'))
+                CHECK (octet_length(token_key) = 32)
 );
 
 -- How far the log has been carried to Kafka, and who may carry it. One row.

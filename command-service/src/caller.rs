@@ -9,7 +9,7 @@ use domain::AuthorId;
 use domain::post::Author;
 use http_api::etag::EntityTags;
 use http_api::layers::RequestDeadline;
-use http_api::{Actor, ConsistencyToken, Problem, RequestId};
+use http_api::{Actor, Problem, RequestId, ShownToken};
 use serde::Serialize;
 
 use crate::preconditions::{IdempotencyKey, KeyOfHead, if_match};
@@ -23,7 +23,7 @@ pub(crate) struct Caller {
     traceparent: Option<String>,
     if_match: Option<EntityTags>,
     key: Option<IdempotencyKey>,
-    shown: Option<ConsistencyToken>,
+    shown: ShownToken,
     wait: Option<Duration>,
     deadline: Option<Instant>,
 }
@@ -54,7 +54,7 @@ impl Caller {
     }
 
     /// The writes that the caller knows of already.
-    pub(crate) fn shown(&self) -> Option<ConsistencyToken> {
+    pub(crate) fn shown(&self) -> ShownToken {
         self.shown.clone()
     }
 
@@ -94,7 +94,7 @@ where
             traceparent: traceparent(headers),
             if_match: if_match(headers)?,
             key: None,
-            shown: ConsistencyToken::shown(headers, service.partitions)?,
+            shown: service.consistency.shown(headers)?,
             wait: waiting::preferred(headers),
             actor,
         };

@@ -26,14 +26,13 @@ mod waiting;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
 use domain::post::Post;
 use event_log::{EventLog, Probe};
-use http_api::{Edge, TokenVerifier};
+use http_api::{ConsistencyTokens, Edge, TokenVerifier};
 use read_model::{KeySpace, Views, WatchTask};
 use service_runtime::{Limits, Ops, Readiness, Server, Tasks, progress};
 use tokio::sync::Notify;
@@ -52,6 +51,8 @@ use store::{Recent, SnapshotTask, Store, WriterTask};
 
 /// How long we wait for a Postgres that is only starting.
 const START_PATIENCE: Duration = Duration::from_secs(30);
+/// Maximum number of requests that wait for the views; others are answered at once.
+const MAX_WAITERS: usize = 10_000;
 /// No look at the watermarks takes longer.
 const REDIS_LIMIT: Duration = Duration::from_millis(500);
 
@@ -97,7 +98,7 @@ impl App {
         .await
         .context("while opening the store")?;
         let partitions = store.partitions;
-        let incarnation = Arc::new(AtomicU32::new(store.incarnation));
+        let consistency = ConsistencyTokens::new(store.incarnation, store.token_key.0, partitions);
 
         let recorded = Arc::new(Notify::new());
         let (commits, writer) = store::writer(
@@ -115,7 +116,7 @@ impl App {
         let keys = KeySpace::new(&config.redis_prefix).context("INKSTREAM_REDIS_PREFIX")?;
         let views = Views::new(config.redis_url.reveal(), keys, partitions, REDIS_LIMIT)
             .context("INKSTREAM_REDIS_URL cannot be used")?;
-        let (waiting, watermarks) = read_model::waiting(views.clone());
+        let (waiting, watermarks) = read_model::waiting(views.clone(), MAX_WAITERS);
         let read_only = ReadOnly::default();
         let service = Service {
             posts: Posts::new(streams, Recent::new(config.recent_kib)),
@@ -124,7 +125,7 @@ impl App {
             waiting,
             partitions,
             read_only: read_only.clone(),
-            incarnation: Arc::clone(&incarnation),
+            consistency: consistency.clone(),
             public_url: config.public_url.as_str().into(),
             secure_cookie: config.secure_cookie,
             command_limit: config.request_limit(),
@@ -143,7 +144,7 @@ impl App {
         let expiry = Expiry { pool: loads.clone(), keep };
         let clock = Clock { pool: loads, check: clock };
         let probe = Probe::new(postgres::address(&config)?);
-        let watch = Watch { probe, views, incarnation, postgres, read_only, relay: relay_health };
+        let watch = Watch { probe, views, consistency, postgres, read_only, relay: relay_health };
         Ok(Self { http, writer, snapshots, relay, watermarks, watch, expiry, clock, ops, tasks })
     }
 

@@ -1,12 +1,13 @@
 //! The ways to Postgres, and how the store fares there.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use domain::Position;
-use event_log::{PoolSettings, Probe};
+use event_log::{PoolSettings, Probe, TokenKey};
+use http_api::ConsistencyTokens;
 use read_model::Views;
 use service_runtime::{Check, progress};
 use sqlx::PgPool;
@@ -43,7 +44,7 @@ pub(crate) struct Watch {
     pub(crate) probe: Probe,
     /// Whose watermarks are looked at for those who wait.
     pub(crate) views: Views,
-    pub(crate) incarnation: Arc<AtomicU32>,
+    pub(crate) consistency: ConsistencyTokens,
     pub(crate) postgres: Check,
     pub(crate) read_only: ReadOnly,
     /// Learns how far the relay has come, whichever process runs it.
@@ -91,7 +92,7 @@ impl Watch {
         let standing = async {
             let mut probing = self.probe.connection().await?;
             let standing = sqlx::query_as(
-                "SELECT store.incarnation, relay.cursor, (SELECT coalesce(max(position), 0) FROM events),
+                "SELECT store.incarnation, store.token_key, relay.cursor, (SELECT coalesce(max(position), 0) FROM events),
                     (SELECT number FROM generations WHERE state = 'active' ORDER BY turn DESC LIMIT 1)
                  FROM store, relay",
             );
@@ -99,9 +100,9 @@ impl Watch {
             self.probe.keep(probing);
             Ok::<_, sqlx::Error>(standing)
         };
-        let (incarnation, cursor, head, generation): (i32, i64, i64, Option<i32>) =
+        let (incarnation, key, cursor, head, generation): (i32, Vec<u8>, i64, i64, Option<i32>) =
             tokio::time::timeout(TIME_LIMIT, standing).await.context("took too long")??;
-        self.incarnation.store(incarnation.unsigned_abs(), Ordering::Relaxed);
+        self.consistency.update(incarnation.unsigned_abs(), TokenKey::from_bytes(&key)?.0);
         // Of whatever version: whoever waits, waits for what most readers see.
         if let Some(generation) = generation {
             self.views.switch_to(generation.unsigned_abs());

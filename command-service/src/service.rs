@@ -1,7 +1,6 @@
 //! What every handler has at hand.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::extract::FromRef;
@@ -11,7 +10,7 @@ use domain::post::PostCommand;
 use domain::post::SlugChoice;
 use domain::{Partitions, Position, PostId};
 use event_log::EventLog;
-use http_api::{ConsistencyToken, PostAddress, Problem, TokenVerifier};
+use http_api::{ConsistencyTokens, PostAddress, Problem, TokenVerifier};
 use read_model::Waiting;
 use uuid::Uuid;
 
@@ -42,8 +41,7 @@ pub(crate) struct Service {
     pub(crate) waiting: Waiting,
     pub(crate) partitions: Partitions,
     pub(crate) read_only: ReadOnly,
-    /// The store's present life, kept up to date.
-    pub(crate) incarnation: Arc<AtomicU32>,
+    pub(crate) consistency: ConsistencyTokens,
     /// Where readers find the pages; without a slash at its end.
     pub(crate) public_url: Arc<str>,
     /// Whether the cookie with the consistency token is kept from plain connections.
@@ -124,9 +122,8 @@ impl Service {
         headers: &mut HeaderMap,
     ) {
         let partition = self.partitions.of(&post_id.to_string());
-        let incarnation = self.incarnation.load(Ordering::Relaxed);
-        let token = ConsistencyToken::new(incarnation, partition, position);
-        token.merge(caller.shown()).hand_out(headers, self.secure_cookie);
+        let token = self.consistency.issue(partition, position, caller.shown());
+        self.consistency.hand_out(&token, headers, self.secure_cookie);
     }
 
     /// Waits until the views have an event, if the caller prefers that; says so if they have.
@@ -142,8 +139,8 @@ impl Service {
         let left = caller.deadline().map(|end| end.saturating_duration_since(Instant::now()));
         let limit = left.map_or(limit, |left| limit.min(left.saturating_sub(APPEND_MARGIN)));
         let partition = self.partitions.of(&post_id.to_string());
-        let incarnation = self.incarnation.load(Ordering::Relaxed);
-        if self.waiting.reached(incarnation, partition, position, limit).await {
+        let incarnation = self.consistency.incarnation();
+        if self.waiting.reached(incarnation, &[(partition, position)], limit).await {
             headers.insert("preference-applied", HeaderValue::from_static("wait"));
         }
     }

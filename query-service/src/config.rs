@@ -118,6 +118,24 @@ pub struct Config {
     )]
     pub memory_ms: u64,
 
+    /// Maximum age, in seconds, of a copy that is sent while nothing else answers. After that the response is 503
+    #[arg(
+        long,
+        env = "INKSTREAM_MEMORY_STALE_SECONDS",
+        default_value_t = 3600,
+        value_parser = clap::value_parser!(u64).range(1..=604_800),
+    )]
+    pub memory_stale_seconds: u64,
+
+    /// Time, in seconds, that views may lag behind the event store before a response says that it is stale
+    #[arg(
+        long,
+        env = "INKSTREAM_VIEWS_LAG_SECONDS",
+        default_value_t = 5,
+        value_parser = clap::value_parser!(u64).range(1..=600),
+    )]
+    pub views_lag_seconds: u64,
+
     /// How many seconds a request may take in all
     #[arg(
         long,
@@ -159,6 +177,14 @@ impl Config {
 
     pub fn memory_lifetime(&self) -> Duration {
         Duration::from_millis(self.memory_ms)
+    }
+
+    pub fn memory_stale_limit(&self) -> Duration {
+        Duration::from_secs(self.memory_stale_seconds)
+    }
+
+    pub fn views_lag_limit(&self) -> Duration {
+        Duration::from_secs(self.views_lag_seconds)
     }
 
     pub fn token_wait(&self) -> Duration {

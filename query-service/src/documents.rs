@@ -22,9 +22,6 @@ use crate::reads::flights::Flights;
 use crate::reads::{List, Reach, ReadError};
 use crate::routes::Service;
 
-/// Maximum age of a stale copy.
-const MAX_COPY_AGE: Duration = Duration::from_hours(24);
-
 /// Documents of one kind: those being built, and the last whole one.
 #[derive(Debug, Default)]
 pub(crate) struct Documents {
@@ -139,8 +136,10 @@ impl Documents {
     where
         F: Future<Output = Result<Document, ReadError>> + Send + 'static,
     {
+        let is_withdrawn = |id| service.memory.withdrawn().contains(id);
         if let Some(last) = self.last(service, lifetime)
             && !last.origin.freshness.stale
+            && !last.entries.iter().any(|(id, _)| is_withdrawn(*id))
             && last.includes(token)
         {
             return Ok(last.from_memory(false));
@@ -153,9 +152,9 @@ impl Documents {
         if built.as_ref().is_ok_and(|document| !document.includes(token)) {
             built = self.build(service, &build).await;
         }
-        match (built, self.last(service, MAX_COPY_AGE)) {
+        match (built, self.last(service, Duration::MAX)) {
             (Ok(document), _) => Ok(document.just_built(token)),
-            (Err(_), Some(last)) => Ok(last.stale_copy(|id| service.memory.is_withdrawn(id))),
+            (Err(_), Some(last)) => Ok(last.stale_copy(is_withdrawn)),
             (Err(error), None) => Err(error),
         }
     }
@@ -185,11 +184,19 @@ impl Documents {
     fn last(&self, service: &Service, max_age: Duration) -> Option<Arc<Document>> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         let is_young = last.origin.begun.elapsed() < max_age;
-        (is_young && service.reads.is_present(last.origin.incarnation)).then_some(last)
+        let is_sent = is_young
+            && service.memory.may_be_sent(last.origin.begun)
+            && service.reads.is_present(last.origin.incarnation);
+        is_sent.then_some(last)
     }
 }
 
 impl Shown {
+    /// The same, known to be behind if that is so.
+    pub(crate) fn stale_if(self, is_stale: bool) -> Self {
+        Self { freshness: self.freshness.stale_if(is_stale), ..self }
+    }
+
     /// The whole document, or 304 where the reader has it already.
     pub(crate) fn unless_known(
         self,

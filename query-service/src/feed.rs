@@ -33,6 +33,7 @@ pub(crate) async fn feed(
     known: IfNoneMatch,
 ) -> Result<Response, Problem> {
     let shown = service.feeds.get(&service, reader.token(), LIFETIME, build).await?;
+    let shown = shown.stale_if(reader.shows_unknown_token());
     let caching = reader.audience().cache_control();
     Ok(shown.unless_known(&known, "feed", "application/atom+xml; charset=utf-8", caching))
 }
@@ -42,7 +43,7 @@ async fn build(service: Service) -> Result<Document, ReadError> {
     let list = service.reads.list(&ListName::Published, None, ENTRIES, None).await?;
     let origin = Origin::of(&list, begun)?;
     let cards: Result<Vec<PostCard>, _> =
-        list.cards.iter().map(|card| serde_json::from_slice(card)).collect();
+        list.cards.iter().map(|(_, card)| serde_json::from_slice(card)).collect();
     let cards = cards.map_err(|_| ReadError::Unreadable)?;
     let texts = service.reads.texts(&cards, MAX_TEXT_BYTES).await;
     let is_whole = texts.iter().all(|text| !matches!(text, TextOf::Missing));

@@ -51,6 +51,11 @@ impl Freshness {
         }
     }
 
+    /// The same, known to be behind if that is so.
+    pub(crate) fn stale_if(self, is_stale: bool) -> Self {
+        Self { stale: self.stale || is_stale, ..self }
+    }
+
     /// The header: a dictionary (RFC 9651).
     pub(crate) fn to_header(self) -> HeaderValue {
         let Self { position, source, age_seconds, stale } = self;

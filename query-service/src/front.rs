@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use axum::http::{HeaderMap, Method, Request, StatusCode, Uri, header};
 use axum::response::Response;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Either, Map};
@@ -119,10 +119,10 @@ impl Pages {
     }
 
     /// What the route would answer to a `GET`, in the same surroundings.
-    async fn answer(self: Arc<Self>, address: Address, known: IfNoneMatch) -> Response {
+    async fn answer(self: Arc<Self>, address: Address, uri: Uri, known: IfNoneMatch) -> Response {
         let begun = Instant::now();
         // Pinned here, so that it is not moved from one surrounding to the next: it is large.
-        let answer = pin!(page_for_everybody(&self.service, address, &known));
+        let answer = pin!(page_for_everybody(&self.service, address, &uri, &known));
         let mut response = surround_answer(answer, self.time_limit, &self.added).await;
         self.hits.count_answer(response.status(), begun.elapsed());
         if is_problem(&response) {
@@ -181,7 +181,8 @@ where
             && let Some(address) = for_everybody(method, request.uri().path(), headers)
             && let Ok(address) = address.parse()
         {
-            let answer = self.pages.clone().answer(address, IfNoneMatch::of(headers));
+            let (uri, known) = (request.uri().clone(), IfNoneMatch::of(headers));
+            let answer = self.pages.clone().answer(address, uri, known);
             return Either::Left(answer.map(Ok).boxed());
         }
         Either::Right(self.routes.call(request).map(without_false_length))

@@ -21,6 +21,7 @@ mod cursor;
 mod demand;
 mod freshness;
 mod generation;
+mod heads;
 mod list_query;
 mod post;
 mod reader;
@@ -54,6 +55,9 @@ use reads::Reads;
 use routes::Service;
 use site::Site;
 use standing::{Standing, Watch};
+
+/// Maximum number of reads that wait for the views because of a consistency token; others are answered at once.
+const MAX_WAITERS: usize = 1000;
 
 /// What runs, and how it ends.
 #[derive(Debug)]
@@ -90,7 +94,7 @@ impl App {
         let waits = |why: &str| reads_check.not_ready(why.to_owned());
         let store = event_log::open_within(patience, &pool, waits);
         let store = store.await.context("while opening the store")?;
-        let standing = Standing::new(store);
+        let standing = Standing::new(store, &config);
         let keys = KeySpace::new(&config.redis_prefix).context("INKSTREAM_REDIS_PREFIX")?;
         let url = config.redis_url.reveal();
         let views = Views::new(url, keys, store.partitions, config.redis_limit())
@@ -99,16 +103,18 @@ impl App {
 
         let generations = Generations::new(pool.clone());
         let log = EventLog::new(pool, store.partitions);
-        let (waiting, watermarks) = read_model::waiting(views.clone());
-        let reads = Reads::new(views.clone(), log, standing.clone(), waiting, &config);
+        let (waiting, watermarks) = read_model::waiting(views.clone(), MAX_WAITERS);
         let added = layers::added_headers(&config.cors);
         let memory = PageCache::new(&config, standing.clone(), added.clone());
+        let withdrawn = memory.withdrawn().clone();
+        let reads = Reads::new(views.clone(), log, standing.clone(), waiting, withdrawn, &config);
         let mut generation = Follow::new(views.clone(), memory.clone(), generations);
         generation.ask_postgres().await;
         let service = Service {
             memory: memory.clone(),
             reads: Arc::new(reads),
             tokens,
+            consistency: standing.consistency.clone(),
             site: Site::new(&config.public_url),
             feeds: Arc::default(),
             sitemaps: Arc::default(),

@@ -7,11 +7,10 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::Response;
-use bytes::Bytes;
 use http_api::{Actor, ConsistencyToken, Problem};
 use read_model::ListName;
 
-use crate::answer::{Answer, Audience, IfNoneMatch, etag_of_bytes};
+use crate::answer::{Answer, Audience, IfNoneMatch};
 use crate::cursor;
 use crate::list_query::ListQuery;
 use crate::metrics::{STALE, count_read};
@@ -28,7 +27,8 @@ pub(crate) async fn posts(
     known: IfNoneMatch,
 ) -> Result<Response, Problem> {
     let query = ListQuery::parse(parameters(query)?)?;
-    answer(&service, &query, reader.token(), reader.audience(), &known).await
+    let token = (reader.token(), reader.shows_unknown_token());
+    answer(&service, &query, token, reader.audience(), &known).await
 }
 
 /// `GET /me/posts`
@@ -40,7 +40,8 @@ pub(crate) async fn own_posts(
     known: IfNoneMatch,
 ) -> Result<Response, Problem> {
     let query = ListQuery::parse_own(actor.author_id, parameters(query)?)?;
-    answer(&service, &query, shown.token.as_ref(), Audience::OneReader, &known).await
+    let token = (shown.token(), shown.is_unknown());
+    answer(&service, &query, token, Audience::OneReader, &known).await
 }
 
 /// What stands behind the `?`, in its order.
@@ -56,7 +57,7 @@ fn parameters(query: Result<Parameters, QueryRejection>) -> Result<Vec<(String, 
 async fn answer(
     service: &Service,
     query: &ListQuery,
-    token: Option<&ConsistencyToken>,
+    (token, shows_unknown_token): (Option<&ConsistencyToken>, bool),
     audience: Audience,
     known: &IfNoneMatch,
 ) -> Result<Response, Problem> {
@@ -74,6 +75,7 @@ async fn answer(
             copy
         }
     };
+    let freshness = freshness.stale_if(shows_unknown_token);
     let (body, etag) = (list.body.clone(), list.etag.clone());
     let mut response = Answer { body, etag, freshness, audience }.unless_known(known);
     if let Some(next) = &list.next {
@@ -93,10 +95,8 @@ fn keep(
     read_at: Instant,
 ) -> Arc<KeptList> {
     let next = list.next.map(|place| cursor::encode(&query.list, place));
-    let body = list_json(list, next.as_deref());
     let List { incarnation, freshness, .. } = *list;
-    let etag = etag_of_bytes(&body);
-    let list = Arc::new(KeptList { body, etag, next, incarnation, freshness, read_at });
+    let list = Arc::new(KeptList::new(&list.cards, next, incarnation, freshness, read_at));
     if let Some(key) = key.filter(|_| !freshness.stale) {
         service.memory.keep_list(key, list.clone());
     }
@@ -112,23 +112,4 @@ fn key(query: &ListQuery) -> Option<String> {
         }
         ListName::Own(_) | ListName::OwnDrafts(_) | ListName::OwnPublished(_) => None,
     }
-}
-
-fn list_json(list: &List, next: Option<&str>) -> Bytes {
-    let cards: usize = list.cards.iter().map(|card| card.len() + 1).sum();
-    let mut json = Vec::with_capacity(cards + 128);
-    json.extend_from_slice(b"{\"items\":[");
-    for (number, card) in list.cards.iter().enumerate() {
-        if number > 0 {
-            json.push(b',');
-        }
-        json.extend_from_slice(card);
-    }
-    json.extend_from_slice(b"],\"next\":");
-    match next {
-        // A cursor holds nothing that JSON would write otherwise.
-        Some(cursor) => json.extend_from_slice(format!("\"{cursor}\"}}").as_bytes()),
-        None => json.extend_from_slice(b"null}"),
-    }
-    json.into()
 }

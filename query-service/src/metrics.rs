@@ -100,6 +100,13 @@ pub const METRICS: &[Metric] = &[
         help: "Questions of readers that the log did not answer as it should, or in time",
     },
     Metric {
+        name: "views_lag_seconds",
+        kind: MetricKind::Gauge,
+        labels: &["partition"],
+        help: "Seconds since the first event of a partition was seen that the views in Redis lack; 0 if they \
+            lack none",
+    },
+    Metric {
         name: "server_answers",
         kind: MetricKind::Gauge,
         labels: &["server"],

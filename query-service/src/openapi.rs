@@ -312,7 +312,7 @@ fn freshness() -> (&'static str, Header) {
 }
 
 fn bad_token() -> Problem {
-    Problem::invalid_request("Consistency-Token is not one of ours")
+    Problem::invalid_request("Consistency-Token is no such token")
 }
 
 fn general() -> Vec<Problem> {

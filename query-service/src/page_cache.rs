@@ -6,6 +6,7 @@
 mod kept;
 mod listener;
 mod moments;
+mod withdrawn;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use axum::http::HeaderMap;
 use domain::{Claim, Position, PostId, Slug};
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder};
+use read_model::StorePosition;
 
 use crate::answer::{Answer, Audience, IfNoneMatch};
 use crate::config::Config;
@@ -28,6 +30,7 @@ use moments::{Moment, Moments};
 
 pub(crate) use kept::{Kept, KeptList};
 pub(crate) use listener::Listener;
+pub(crate) use withdrawn::Withdrawn;
 
 /// For how long anything is believed that no announcement may ever end: while none is heard, and of what is
 /// not there.
@@ -50,8 +53,11 @@ struct Inner {
     cache: Cache<Key, Value, ByBytes>,
     /// If not, nothing is kept but what slugs name.
     keeps_pages: bool,
-    moments: Moments,
+    moments: Arc<Moments>,
+    withdrawn: Withdrawn,
     lifetime: Duration,
+    /// Maximum age of a copy.
+    stale_limit: Duration,
     standing: Standing,
     /// What surrounds every route puts these on its answer.
     added: HeaderMap,
@@ -80,11 +86,14 @@ impl Seen {
 
 impl PageCache {
     pub(crate) fn new(config: &Config, standing: Standing, added: HeaderMap) -> Self {
+        let moments = Arc::new(Moments::new());
         let inner = Inner {
             cache: cache((config.memory_mib << 20).max(BYTES_OF_CLAIMS)),
             keeps_pages: config.memory_mib > 0,
-            moments: Moments::new(),
+            withdrawn: Withdrawn::new(moments.clone()),
+            moments,
             lifetime: config.memory_lifetime(),
+            stale_limit: config.memory_stale_limit(),
             standing,
             added,
             posts: Flights::new(),
@@ -95,6 +104,23 @@ impl PageCache {
 
     pub(crate) fn is_on(&self) -> bool {
         self.inner.keeps_pages
+    }
+
+    /// Posts that must not be shown from any copy.
+    pub(crate) fn withdrawn(&self) -> &Withdrawn {
+        &self.inner.withdrawn
+    }
+
+    /// Returns `true` if a copy read at that time may be sent while nothing else answers.
+    pub(crate) fn may_be_sent(&self, read_at: Instant) -> bool {
+        read_at.elapsed() < self.inner.stale_limit && self.inner.withdrawn.covers(read_at)
+    }
+
+    /// Puts a mark in place of what is kept of a post, which was withdrawn at a position.
+    fn withdraw(&self, id: PostId, at: StorePosition) {
+        self.inner.withdrawn.note(id, at);
+        // What is put there between these two steps is not fresh, and the mark keeps it from being sent.
+        self.inner.cache.remove(&Sought::Post(id));
     }
 
     /// A post as everybody may see it: as it is kept while that is fresh, or else as `read` finds it, once
@@ -226,18 +252,16 @@ impl PageCache {
     /// What is kept of a post, for when nothing else answers: it is known to be behind. That something is not
     /// there does not follow from its not having been there.
     pub(crate) fn stale_copy(&self, id: PostId) -> Option<Seen> {
-        let mut seen = Seen::kept(&*self.kept(id)?);
+        let kept = self.kept(id)?;
+        let is_sent = match kept.post.sight {
+            Sight::Page(_) => self.may_be_sent(kept.read_at) && !self.inner.withdrawn.contains(id),
+            // A deleted post never comes back.
+            Sight::Gone => true,
+            Sight::Nothing => false,
+        };
+        let mut seen = Seen::kept(&kept);
         seen.freshness.stale = true;
-        match seen.post.sight {
-            Sight::Page(_) | Sight::Gone => Some(seen),
-            Sight::Nothing => None,
-        }
-    }
-
-    /// Returns `true` if a post, as it was last read, is published no more.
-    pub(crate) fn is_withdrawn(&self, id: PostId) -> bool {
-        let is_page = |kept: &Kept| matches!(kept.post.sight, Sight::Page(_));
-        self.kept(id).is_some_and(|kept| !is_page(&kept))
+        is_sent.then_some(seen)
     }
 
     /// Keeps a page of a list, as a copy only: it is always read anew where that is possible.
@@ -245,13 +269,20 @@ impl PageCache {
         self.put(Key::List(name.into()), Value::List(list));
     }
 
-    /// The page of a list as it was last read, and how fresh it is by now.
+    /// The page of a list as it was last read, without the posts that were withdrawn since, and how fresh it is
+    /// by now.
     pub(crate) fn list_copy(&self, name: &str) -> Option<(Arc<KeptList>, Freshness)> {
         let Some(Value::List(kept)) = self.get(Sought::List(name)) else { return None };
+        if !self.is_present(kept.incarnation) || !self.may_be_sent(kept.read_at) {
+            return None;
+        }
         let age_seconds = kept.read_at.elapsed().as_secs();
         let freshness =
             Freshness { source: Source::Memory, age_seconds, stale: true, ..kept.freshness };
-        self.is_present(kept.incarnation).then_some((kept, freshness))
+        let is_withdrawn = |id| self.inner.withdrawn.contains(id);
+        let shown =
+            if kept.ids().any(is_withdrawn) { Arc::new(kept.without(is_withdrawn)) } else { kept };
+        Some((shown, freshness))
     }
 
     /// Nothing that was read until now is fresh any more: readers are answered from other views.
@@ -271,13 +302,20 @@ impl PageCache {
         if !self.is_on() || self.kept(id).is_some_and(newer) {
             return;
         }
+        // A mark that still stands is later than what this read has seen.
+        let is_page = matches!(post.sight, Sight::Page(_));
+        if is_page && self.inner.withdrawn.contains(id) {
+            return;
+        }
         let headers = match &post.sight {
             // Nobody but its author reads a draft, and nobody is asked here who is reading.
             Sight::Page(page) if page.is_draft => return,
             Sight::Page(page) => self.headers(page, post.freshness),
             Sight::Gone | Sight::Nothing => HeaderMap::new(),
         };
-        self.put(Key::Post(id), Value::Post(Arc::new(Kept { post, headers, moment, read_at })));
+        let partition = self.inner.standing.partitions.of(&id.to_string());
+        let kept = Kept { post, partition, headers, moment, read_at };
+        self.put(Key::Post(id), Value::Post(Arc::new(kept)));
     }
 
     fn headers(&self, page: &Page, freshness: Freshness) -> HeaderMap {
@@ -297,7 +335,17 @@ impl PageCache {
             Sight::Page(_) | Sight::Gone if self.inner.moments.are_heard() => self.inner.lifetime,
             Sight::Page(_) | Sight::Gone => self.lifetime_of_nothing(),
         };
-        kept.moment == self.inner.moments.of_post(id) && kept.read_at.elapsed() < lifetime
+        kept.moment == self.inner.moments.of_post(id)
+            && kept.read_at.elapsed() < lifetime
+            && !self.is_overdue(kept)
+    }
+
+    /// Returns `true` if a page that was not stale when it was read may have become so since: its partition has
+    /// moved on, and whether the views have is not known.
+    fn is_overdue(&self, kept: &Kept) -> bool {
+        let freshness = kept.post.freshness;
+        let heads = &self.inner.standing.heads;
+        !freshness.stale && heads.are_overdue(kept.partition, freshness.position)
     }
 
     fn lifetime_of_nothing(&self) -> Duration {

@@ -47,6 +47,8 @@ impl Post {
         let position = found.row.as_ref().map_or(Position::ZERO, |row| row.position);
         let sight = match &found.row {
             None => Sight::Nothing,
+            // To others, a draft that was deleted looks like one that never existed.
+            Some(StoredRow { page: None, was_published: false, .. }) => Sight::Nothing,
             Some(StoredRow { page: None, .. }) => Sight::Gone,
             Some(StoredRow { page: Some(page), .. })
                 if page.published || reader.is_some_and(|reader| is_written_by(page, reader)) =>

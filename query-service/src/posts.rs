@@ -1,7 +1,7 @@
 //! Posts by their address.
 
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use domain::{Claim, Position, PostId, Slug};
@@ -23,10 +23,11 @@ use crate::routes::Service;
 pub(crate) async fn page(
     State(service): State<Service>,
     PathId(address): PathId<Address>,
+    uri: Uri,
     reader: Reader,
     known: IfNoneMatch,
 ) -> Result<Response, Problem> {
-    let asked = Asked { address, reader, base: "/posts" };
+    let asked = Asked { address, reader, base: "/posts", query: query(&uri) };
     answer(&service, &asked, &known, |page, _| Ok(page.body.clone())).await
 }
 
@@ -34,9 +35,11 @@ pub(crate) async fn page(
 pub(crate) async fn page_for_everybody(
     service: &Service,
     address: Address,
+    uri: &Uri,
     known: &IfNoneMatch,
 ) -> Response {
-    let asked = Asked { address, reader: Reader::anybody(), base: "/posts" };
+    let (reader, query) = (Reader::anybody(), query(uri));
+    let asked = Asked { address, reader, base: "/posts", query };
     answer(service, &asked, known, |page, _| Ok(page.body.clone())).await.into_response()
 }
 
@@ -44,10 +47,12 @@ pub(crate) async fn page_for_everybody(
 pub(crate) async fn article(
     State(service): State<Service>,
     PathId(slug): PathId<Slug>,
+    uri: Uri,
     reader: Reader,
     known: IfNoneMatch,
 ) -> Result<Response, Problem> {
-    let asked = Asked { address: Address::Slug(slug), reader, base: "/post" };
+    let address = Address::Slug(slug);
+    let asked = Asked { address, reader, base: "/post", query: query(&uri) };
     answer(&service, &asked, &known, article_json).await
 }
 
@@ -57,6 +62,21 @@ struct Asked {
     reader: Reader,
     /// Where the slugs of this kind of page stand.
     base: &'static str,
+    /// Query string of the request.
+    query: Option<String>,
+}
+
+/// What was found at an address.
+struct AtAddress {
+    id: PostId,
+    seen: Seen,
+    /// The claim of the slug that was asked for is in it. What lacks it is shown in place: it would lead back to
+    /// an earlier slug.
+    has_claim: bool,
+}
+
+fn query(uri: &Uri) -> Option<String> {
+    uri.query().map(str::to_owned)
 }
 
 async fn answer(
@@ -65,24 +85,29 @@ async fn answer(
     known: &IfNoneMatch,
     to_json: impl FnOnce(&Page, PostId) -> Result<Bytes, Problem>,
 ) -> Result<Response, Problem> {
-    let (id, Seen { post, freshness }) = match asked.look(service).await {
-        Ok(Ok(found)) => {
-            count_read("page", found.1.freshness.source.name());
-            found
-        }
-        // There is no post, and so no partition that would tell how far it has come.
-        Ok(Err(source)) => {
-            return Ok(refused(not_found(), Freshness::now(Position::ZERO, source, false)));
-        }
-        Err(ReadError::Unavailable) => {
-            let copy = asked.stale_copy(service).ok_or(ReadError::Unavailable)?;
-            count_read("page", STALE);
-            copy
-        }
-        Err(error @ (ReadError::Withheld | ReadError::Unreadable)) => return Err(error.into()),
-    };
+    let AtAddress { id, seen: Seen { post, freshness }, has_claim } =
+        match asked.look(service).await {
+            Ok(Ok(found)) => match asked.newer_copy(service, &found.seen) {
+                Some(copy) => {
+                    count_read("page", STALE);
+                    copy
+                }
+                None => {
+                    count_read("page", found.seen.freshness.source.name());
+                    found
+                }
+            },
+            Ok(Err(source)) => return Ok(asked.nothing_there(source)),
+            Err(ReadError::Unavailable) => {
+                let copy = asked.stale_copy(service).ok_or(ReadError::Unavailable)?;
+                count_read("page", STALE);
+                copy
+            }
+            Err(error @ (ReadError::Withheld | ReadError::Unreadable)) => return Err(error.into()),
+        };
+    let freshness = freshness.stale_if(asked.reader.shows_unknown_token());
     match &post.sight {
-        Sight::Page(page) => match asked.elsewhere(page) {
+        Sight::Page(page) => match asked.elsewhere(page).filter(|_| has_claim) {
             Some(slug) => asked.moved(slug, freshness),
             None => {
                 let audience =
@@ -93,7 +118,7 @@ async fn answer(
             }
         },
         Sight::Gone => Ok(refused(Problem::gone("this post was deleted"), freshness)),
-        Sight::Nothing => Ok(refused(not_found(), freshness)),
+        Sight::Nothing => Ok(asked.nothing_there(freshness.source)),
     }
 }
 
@@ -104,7 +129,7 @@ fn refused(problem: Problem, freshness: Freshness) -> Response {
 
 impl Asked {
     /// The post at the address as this reader may see it; if the slug names none, who says so.
-    async fn look(&self, service: &Service) -> Result<Result<(PostId, Seen), Source>, ReadError> {
+    async fn look(&self, service: &Service) -> Result<Result<AtAddress, Source>, ReadError> {
         let (id, claimed) = match &self.address {
             Address::Id(id) => (*id, Position::ZERO),
             Address::Slug(slug) => match self.claim(service, slug).await? {
@@ -118,11 +143,14 @@ impl Asked {
             Sight::Gone => true,
             Sight::Nothing => false,
         };
-        if is_settled || seen.post.includes(claimed) {
-            return Ok(Ok((id, seen)));
+        let has_claim = seen.post.includes(claimed);
+        if is_settled || has_claim {
+            return Ok(Ok(AtAddress { id, seen, has_claim }));
         }
         // What has not seen the claim would lead from the new slug back to the old one, or nowhere.
-        Box::pin(self.refold(service, id, claimed)).await.map(|seen| Ok((id, seen)))
+        let seen = Box::pin(self.refold(service, id, claimed)).await?;
+        let has_claim = seen.post.includes(claimed);
+        Ok(Ok(AtAddress { id, seen, has_claim }))
     }
 
     async fn claim(
@@ -194,12 +222,34 @@ impl Asked {
     }
 
     /// The last that was seen of the post, by anybody.
-    fn stale_copy(&self, service: &Service) -> Option<(PostId, Seen)> {
-        let id = match &self.address {
-            Address::Id(id) => *id,
-            Address::Slug(slug) => service.memory.known_claim(slug.as_str())?.post_id,
+    fn stale_copy(&self, service: &Service) -> Option<AtAddress> {
+        let (id, claimed) = match &self.address {
+            Address::Id(id) => (*id, Position::ZERO),
+            Address::Slug(slug) => {
+                let claim = service.memory.known_claim(slug.as_str())?;
+                (claim.post_id, claim.position)
+            }
         };
-        Some((id, service.memory.stale_copy(id)?))
+        let seen = service.memory.stale_copy(id)?;
+        let has_claim = seen.post.includes(claimed);
+        Some(AtAddress { id, seen, has_claim })
+    }
+
+    /// A copy in memory that has seen more than a stale row in Redis: Redis may have come back from a dump.
+    fn newer_copy(&self, service: &Service, seen: &Seen) -> Option<AtAddress> {
+        let Freshness { source: Source::Redis, stale: true, .. } = seen.freshness else {
+            return None;
+        };
+        let newer = |copy: &AtAddress| copy.seen.post.position > seen.post.position;
+        self.stale_copy(service).filter(newer)
+    }
+
+    /// Says that no such post is published. A draft, a draft that was deleted and a slug that names nothing are
+    /// told apart by nothing in it, not even by how far a partition has come.
+    fn nothing_there(&self, source: Source) -> Response {
+        let stale = self.reader.shows_unknown_token();
+        let freshness = Freshness::now(Position::ZERO, source, stale);
+        refused(Problem::not_found("no such post is published"), freshness)
     }
 
     /// Who is shown a draft, if it is theirs: it has no address yet but its id.
@@ -221,7 +271,8 @@ impl Asked {
     /// Not for good, whatever the number says: a post may take an earlier slug of its own again. So caches
     /// are told what they are told of the page.
     fn moved(&self, slug: &Slug, freshness: Freshness) -> Result<Response, Problem> {
-        let location = HeaderValue::try_from(format!("{}/{slug}", self.base));
+        let query = self.query.as_ref().map_or_else(String::new, |query| format!("?{query}"));
+        let location = HeaderValue::try_from(format!("{}/{slug}{query}", self.base));
         let headers = [
             (header::LOCATION, location.map_err(|_| Problem::internal())?),
             (Freshness::HEADER, freshness.to_header()),
@@ -230,10 +281,6 @@ impl Asked {
             [(header::CACHE_CONTROL, self.reader.audience().cache_control()), (header::VARY, VARY)];
         Ok((StatusCode::MOVED_PERMANENTLY, headers, caching).into_response())
     }
-}
-
-fn not_found() -> Problem {
-    Problem::not_found("no such post is published")
 }
 
 fn article_json(page: &Page, id: PostId) -> Result<Bytes, Problem> {

@@ -4,7 +4,7 @@ use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use domain::{AuthorId, PostId};
-use http_api::{Actor, ConsistencyToken, Problem, consistency};
+use http_api::{Actor, ConsistencyToken, Problem, ShownToken, consistency};
 
 use crate::answer::Audience;
 use crate::demand::Demand;
@@ -21,12 +21,12 @@ pub(crate) struct Reader {
 impl Reader {
     /// Whether a request is like everybody's, so that its answer may be shared.
     pub(crate) fn is_anybody(headers: &HeaderMap) -> bool {
-        !headers.contains_key(header::AUTHORIZATION) && !shows_consistency_token(headers)
+        !headers.contains_key(header::AUTHORIZATION) && !consistency::is_shown(headers)
     }
 
     /// Who says neither who they are nor what they have seen.
     pub(crate) fn anybody() -> Self {
-        let shown = Shown { token: None, has_tried: false };
+        let shown = Shown { token: ShownToken::Nothing, has_tried: false };
         Self { actor: None, shown, has_credentials: false }
     }
 
@@ -44,42 +44,49 @@ impl Reader {
 
     /// What the answer must not lack; `None` if they do not say what they have seen, so that nobody knows.
     pub(crate) fn demand(&self, service: &Service, id: PostId) -> Option<Demand> {
-        let token = self.shown.token.as_ref()?;
+        let token = self.token()?;
         Some(Demand::of(Some(token), service.reads.partition_of(id)))
     }
 
     pub(crate) fn token(&self) -> Option<&ConsistencyToken> {
-        self.shown.token.as_ref()
+        self.shown.token()
+    }
+
+    /// Returns `true` if a token is shown whose promise cannot be kept, so that the response is stale.
+    pub(crate) fn shows_unknown_token(&self) -> bool {
+        self.shown.is_unknown()
     }
 }
 
 /// The consistency token of a request.
 #[derive(Debug)]
 pub(crate) struct Shown {
-    pub(crate) token: Option<ConsistencyToken>,
+    token: ShownToken,
     /// There is a cookie at least, be it garbage: the answer is not for others.
     has_tried: bool,
+}
+
+impl Shown {
+    pub(crate) fn token(&self) -> Option<&ConsistencyToken> {
+        match &self.token {
+            ShownToken::Token(token) => Some(token),
+            ShownToken::Unknown | ShownToken::Nothing => None,
+        }
+    }
+
+    /// Returns `true` for a token of a key or an incarnation of the store that this process does not know.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.token == ShownToken::Unknown
+    }
 }
 
 impl FromRequestParts<Service> for Shown {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, Problem> {
-        let has_tried = shows_consistency_token(&parts.headers);
-        let partitions = service.reads.partitions();
-        let token =
-            if has_tried { ConsistencyToken::shown(&parts.headers, partitions)? } else { None };
-        Ok(Self { token, has_tried })
+        let has_tried = consistency::is_shown(&parts.headers);
+        Ok(Self { token: service.consistency.shown(&parts.headers)?, has_tried })
     }
-}
-
-/// Whatever the token says.
-fn shows_consistency_token(headers: &HeaderMap) -> bool {
-    let named = |pair: &[u8]| pair.starts_with(consistency::COOKIE.as_bytes());
-    headers.contains_key(consistency::HEADER)
-        || headers.get_all(header::COOKIE).iter().any(|cookies| {
-            cookies.as_bytes().split(|byte| *byte == b';').any(|pair| named(pair.trim_ascii()))
-        })
 }
 
 impl FromRequestParts<Service> for Reader {

@@ -10,7 +10,7 @@ use axum::middleware::{from_fn, map_response};
 use axum::response::Response;
 use axum::routing::get;
 use http_api::layers::surround;
-use http_api::{CorsArgs, TokenVerifier};
+use http_api::{ConsistencyTokens, CorsArgs, TokenVerifier};
 
 use crate::documents::Documents;
 use crate::page_cache::PageCache;
@@ -24,6 +24,7 @@ pub(crate) struct Service {
     pub(crate) memory: PageCache,
     pub(crate) reads: Arc<Reads>,
     pub(crate) tokens: TokenVerifier,
+    pub(crate) consistency: ConsistencyTokens,
     pub(crate) site: Site,
     pub(crate) feeds: Arc<Documents>,
     pub(crate) sitemaps: Arc<Documents>,

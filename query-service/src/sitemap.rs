@@ -34,6 +34,7 @@ pub(crate) async fn sitemap(
     known: IfNoneMatch,
 ) -> Result<Response, Problem> {
     let shown = service.sitemaps.get(&service, reader.token(), KEPT, build).await?;
+    let shown = shown.stale_if(reader.shows_unknown_token());
     let caching = match reader.audience() {
         Audience::Everybody if !shown.freshness.stale => "public, max-age=600",
         Audience::Everybody => "no-store",
@@ -49,7 +50,9 @@ async fn build(service: Service) -> Result<Document, ReadError> {
     let mut origin: Option<Origin> = None;
     for _ in 0..MAX_ADDRESSES / AT_A_TIME {
         let list = service.reads.part_of_whole(&ListName::Published, after, AT_A_TIME).await?;
-        for card in list.cards.iter().filter_map(|card| serde_json::from_slice(card).ok()) {
+        let cards = list.cards.iter();
+        let cards = cards.filter_map(|(_, card)| serde_json::from_slice::<PostCard>(card).ok());
+        for card in cards {
             let start = xml.len();
             xml += &address(&service.site, &card);
             entries.push((card.id, start..xml.len()));

@@ -4,28 +4,36 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use domain::Partitions;
-use event_log::{Probe, Store};
+use domain::{Partition, Partitions};
+use event_log::{Probe, Store, StoreState};
+use http_api::ConsistencyTokens;
 use read_model::{Views, ViewsError, Watermark};
 use service_runtime::Check;
 use tokio_util::sync::CancellationToken;
 
 use crate::breaker::Breaker;
+use crate::config::Config;
+use crate::heads::Heads;
 
 /// What is known. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Standing {
     incarnation: Arc<AtomicU32>,
     pub(crate) partitions: Partitions,
+    pub(crate) heads: Arc<Heads>,
+    pub(crate) consistency: ConsistencyTokens,
     pub(crate) redis: Breaker,
     pub(crate) postgres: Breaker,
 }
 
 impl Standing {
-    pub(crate) fn new(store: Store) -> Self {
+    pub(crate) fn new(store: Store, config: &Config) -> Self {
+        let Store { incarnation, partitions, token_key } = store;
         Self {
-            incarnation: Arc::new(AtomicU32::new(store.incarnation)),
-            partitions: store.partitions,
+            incarnation: Arc::new(AtomicU32::new(incarnation)),
+            partitions,
+            consistency: ConsistencyTokens::new(incarnation, token_key.0, partitions),
+            heads: Arc::new(Heads::new(incarnation, partitions, config.views_lag_limit())),
             redis: Breaker::new("Redis"),
             postgres: Breaker::new("Postgres"),
         }
@@ -40,6 +48,12 @@ impl Standing {
     /// been given to other events, nor one of views that another version of this program made.
     pub(crate) fn vouches(&self, mark: &Watermark) -> bool {
         mark.incarnation >= self.incarnation() && mark.is_of_this_version()
+    }
+
+    /// Returns `true` if views lag behind their partition for longer than they may.
+    pub(crate) fn lag(&self, partition: Partition, mark: &Watermark) -> bool {
+        mark.incarnation == self.incarnation()
+            && self.heads.are_overdue(partition, mark.point.position)
     }
 }
 
@@ -79,11 +93,10 @@ impl Watch {
 
     pub(crate) async fn watch_postgres(self, stop: CancellationToken) -> anyhow::Result<()> {
         let watching = self.standing.postgres.watch(
-            || self.incarnation(),
+            || self.store(),
             event_log::is_refusal,
             |answer| {
-                if let Some(incarnation) = answer {
-                    self.standing.incarnation.store(incarnation, Ordering::Relaxed);
+                if answer.is_some() {
                     self.has_log.store(true, Ordering::Relaxed);
                 }
                 self.tell();
@@ -93,12 +106,18 @@ impl Watch {
         Ok(())
     }
 
-    /// The store's incarnation, from a primary.
-    async fn incarnation(&self) -> Result<u32, sqlx::Error> {
-        let answer = self.probe.incarnation().await;
+    /// Asks the store, on a primary, in which incarnation it is and how far it has come.
+    async fn store(&self) -> Result<(), sqlx::Error> {
+        let heights = self.views.heights();
+        let answer = self.probe.state(self.standing.partitions).await;
         let read_only = answer.as_ref().err().filter(|error| event_log::is_read_only(error));
         *self.read_only() = read_only.map(ToString::to_string);
-        answer
+        let StoreState { incarnation, token_key, heads } = answer?;
+        self.standing.incarnation.store(incarnation, Ordering::Relaxed);
+        self.standing.consistency.update(incarnation, token_key.0);
+        self.standing.heads.note(incarnation, &heads);
+        self.views.lower_heights(&heights, incarnation, &heads);
+        Ok(())
     }
 
     fn read_only(&self) -> MutexGuard<'_, Option<String>> {
@@ -107,15 +126,26 @@ impl Watch {
 
     /// Whether there are any that vouch for something: where a part of a cluster is away, the rest still helps.
     async fn some_views(&self) -> Result<bool, ViewsError> {
-        let mut silent = None;
+        let (mut some, mut silent) = (false, None);
+        let mut marks = vec![];
         for answer in self.views.watermarks_that_answer().await {
-            match answer {
-                Ok(Some(mark)) if self.standing.vouches(&mark) => return Ok(true),
-                Ok(_) => {}
-                Err(error) => silent = Some(error),
+            let mark = match answer {
+                Ok(mark) => mark.filter(|mark| self.standing.vouches(mark)),
+                Err(error) => {
+                    silent = Some(error);
+                    None
+                }
+            };
+            some |= mark.is_some();
+            marks.push(mark);
+        }
+        match silent {
+            Some(error) if !some => Err(error),
+            Some(_) | None => {
+                self.standing.heads.measure(&marks);
+                Ok(some)
             }
         }
-        silent.map_or(Ok(false), Err)
     }
 
     /// One of them is enough for pages: warm ones need no Postgres, and none needs Redis. A single silence is a

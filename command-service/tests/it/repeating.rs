@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use domain::{Partitions, Point, Position};
-use http_api::ConsistencyToken;
+use http_api::{ConsistencyTokens, ShownToken};
 use read_model::{KeySpace, NewEpoch, Views};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
+use sqlx::PgPool;
 use testkit::{TestDatabase, eventually, eventually_within, shared};
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -321,7 +322,12 @@ async fn a_token_gathers_the_writes_that_it_was_shown() {
         positions.insert(answer(response).await["position"].as_u64().unwrap());
         shown = Some(token);
     }
-    let token: ConsistencyToken = shown.unwrap().parse().unwrap();
+    let pool = PgPool::connect(service.database().url()).await.unwrap();
+    let store = event_log::open(&pool).await.unwrap();
+    let tokens = ConsistencyTokens::new(1, store.token_key.0, store.partitions);
+    let Ok(ShownToken::Token(token)) = tokens.open(&shown.unwrap()) else {
+        panic!("it is not of this store")
+    };
     assert_eq!(token.incarnation, 1);
     assert!(token.positions.len() <= 4);
     // The latest in each partition: no two writes share a position.

@@ -17,8 +17,8 @@ pub use generations::{Generation, GenerationLease, GenerationState, Generations}
 pub use histories::{Histories, Reading, Unreadable};
 pub use log::{EventLog, Pages, Touched};
 pub use pool::{PoolSettings, VANISHED_CLIENT, address, pool};
-pub use probe::{Probe, Probing, is_refusal};
+pub use probe::{Probe, Probing, StoreState, is_refusal};
 pub use quarantine::{Entry, State};
 pub use scan::{IdRange, Scan};
-pub use schema::{Store, StoreError, create, migrate, open, open_within};
+pub use schema::{Store, StoreError, TokenKey, create, migrate, open, open_within};
 pub use writable::{ReadOnly, connect, is_read_only, require_writable};

@@ -6,10 +6,12 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use domain::{Partitions, Point, Position};
 use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
+use uuid::Uuid;
 
-use crate::writable;
+use crate::{TokenKey, writable};
 
 /// Maximum age of the connection. The address may lead to another server by then, and new sessions
 /// may have other settings.
@@ -27,6 +29,15 @@ pub struct Probe {
 pub struct Probing {
     connection: PgConnection,
     since: Instant,
+}
+
+/// The store as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreState {
+    pub incarnation: u32,
+    pub token_key: TokenKey,
+    /// Last event of every partition, partition by partition.
+    pub heads: Vec<Point>,
 }
 
 impl Probe {
@@ -54,13 +65,37 @@ impl Probe {
         *self.idle() = Some(probing);
     }
 
-    /// Returns the store's incarnation, from a primary.
-    pub async fn incarnation(&self) -> Result<u32, sqlx::Error> {
+    /// Returns the state of the store, from a primary.
+    pub async fn state(&self, partitions: Partitions) -> Result<StoreState, sqlx::Error> {
         let mut probing = self.connection().await?;
-        let question = sqlx::query_scalar("SELECT incarnation FROM store");
-        let incarnation: i32 = question.fetch_one(&mut *probing).await?;
+        let rows: Vec<(i32, Vec<u8>, Option<i64>, Option<Uuid>)> = sqlx::query_as(
+            "SELECT store.incarnation, store.token_key, last.position, last.event_id
+             FROM store
+             CROSS JOIN generate_series(0, $1 - 1) AS each (partition)
+             LEFT JOIN LATERAL (
+                 SELECT position, event_id FROM events
+                 WHERE events.partition = each.partition
+                 ORDER BY position DESC
+                 LIMIT 1
+             ) AS last ON true
+             ORDER BY each.partition",
+        )
+        .bind(i32::from(partitions.count()))
+        .fetch_all(&mut *probing)
+        .await?;
         self.keep(probing);
-        Ok(incarnation.unsigned_abs())
+        let (incarnation, key, ..) = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let head = |(_, _, position, event_id): &(_, _, Option<i64>, Option<Uuid>)| {
+            position.zip(*event_id).map_or(Point::START, |(position, event_id)| Point {
+                position: Position::from_i64(position),
+                event_id,
+            })
+        };
+        Ok(StoreState {
+            incarnation: incarnation.unsigned_abs(),
+            token_key: TokenKey::from_bytes(key)?,
+            heads: rows.iter().map(head).collect(),
+        })
     }
 
     fn idle(&self) -> MutexGuard<'_, Option<Probing>> {

@@ -1,5 +1,6 @@
 //! The tables: applied by hand before a deployment, checked by every process when it starts.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use domain::Partitions;
@@ -30,6 +31,25 @@ const MIGRATIONS: [(i64, &str, &str); 6] = [
 pub struct Store {
     pub partitions: Partitions,
     pub incarnation: u32,
+    pub token_key: TokenKey,
+}
+
+/// Key of the store's consistency tokens.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct TokenKey(pub [u8; 32]);
+
+impl TokenKey {
+    /// As Postgres holds it.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, sqlx::Error> {
+        let key = bytes.try_into().map(Self);
+        key.map_err(|_| sqlx::Error::Decode("the token key has not 32 bytes".into()))
+    }
+}
+
+impl fmt::Debug for TokenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenKey")
+    }
 }
 
 /// Why a store cannot be used.
@@ -158,15 +178,17 @@ async fn open_on(connection: &mut PgConnection) -> Result<Store, StoreError> {
 }
 
 async fn read(connection: &mut PgConnection) -> Result<Store, StoreError> {
-    let row: Option<(i32, i32)> = sqlx::query_as("SELECT partitions, incarnation FROM store")
-        .fetch_optional(connection)
-        .await?;
-    let (partitions, incarnation) = row.ok_or(StoreError::NotMigrated)?;
+    let row: Option<(i32, i32, Vec<u8>)> =
+        sqlx::query_as("SELECT partitions, incarnation, token_key FROM store")
+            .fetch_optional(connection)
+            .await?;
+    let (partitions, incarnation, key) = row.ok_or(StoreError::NotMigrated)?;
+    let token_key = TokenKey::from_bytes(&key)?;
     let partitions = u16::try_from(partitions)
         .ok()
         .and_then(Partitions::new)
         .ok_or(StoreError::PartitionsOutOfRange(partitions))?;
-    Ok(Store { partitions, incarnation: incarnation.unsigned_abs() })
+    Ok(Store { partitions, incarnation: incarnation.unsigned_abs(), token_key })
 }
 
 fn is_undefined_table(error: &sqlx::Error) -> bool {

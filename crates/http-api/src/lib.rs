@@ -18,7 +18,7 @@ pub mod validation;
 
 pub use bearer::{Actor, AuthArgs, TokenVerifier};
 pub use body::{FormOrJson, Json, MergePatch, NoBody};
-pub use consistency::ConsistencyToken;
+pub use consistency::{ConsistencyToken, ConsistencyTokens, ShownToken};
 pub use cors::CorsArgs;
 pub use edge::Edge;
 pub use path::{PathId, PostAddress};

@@ -3,11 +3,12 @@
 use std::io;
 use std::time::Duration;
 
-use domain::{PostId, Slug};
+use domain::{Position, PostId, Slug};
 use futures::StreamExt as _;
 use redis::{RedisError, Value};
 use tokio::time::{interval, timeout};
 
+use crate::guard::StorePosition;
 use crate::views::Views;
 
 /// How often Redis is asked whether it is still there, and how long it has to answer: a connection that
@@ -27,8 +28,51 @@ pub struct Announcements {
 pub enum Heard {
     /// From here on every change is heard. Those before it may have been missed.
     Beginning,
-    /// This post is not what it was, and these slugs name it from now on.
-    Change(PostId, Vec<Slug>),
+    Change(Change),
+}
+
+/// A post is not what it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub post_id: PostId,
+    pub visibility: Visibility,
+    /// Slugs that name it from now on.
+    pub slugs: Vec<Slug>,
+}
+
+/// Whether readers may still be shown a post, and as of which position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Visibility {
+    /// The change does not say.
+    Unknown,
+    /// Never published, so nothing of it was ever shown.
+    Unpublished(StorePosition),
+    Published(StorePosition),
+    /// Unpublished or deleted after it was published.
+    Withdrawn(StorePosition),
+}
+
+const UNKNOWN: &str = "unknown";
+const UNPUBLISHED: &str = "unpublished";
+const PUBLISHED: &str = "published";
+const WITHDRAWN: &str = "withdrawn";
+
+/// Line of an announcement, with the slugs that the post took.
+pub(crate) fn line<'a>(
+    id: PostId,
+    visibility: Visibility,
+    slugs: impl Iterator<Item = &'a Slug>,
+) -> String {
+    let of = |word, StorePosition { incarnation, position }: StorePosition| {
+        format!("{id} {word} {incarnation} {position}")
+    };
+    let line = match visibility {
+        Visibility::Unknown => format!("{id} {UNKNOWN}"),
+        Visibility::Unpublished(at) => of(UNPUBLISHED, at),
+        Visibility::Published(at) => of(PUBLISHED, at),
+        Visibility::Withdrawn(at) => of(WITHDRAWN, at),
+    };
+    slugs.fold(line, |line, slug| format!("{line} {slug}")) + "\n"
 }
 
 impl Announcements {
@@ -72,11 +116,25 @@ impl Announcements {
     }
 }
 
-/// A line of an announcement; `None` for what another version of this program may say some day.
+/// Reads a line of an announcement; `None` for one that another version of this program writes.
 fn change(line: &str) -> Option<Heard> {
     let mut words = line.split(' ');
-    let id = words.next()?.parse().ok()?;
-    Some(Heard::Change(id, words.map(|slug| Slug::recorded(slug.to_owned())).collect()))
+    let post_id = words.next()?.parse().ok()?;
+    let visibility = words.next()?;
+    let mut at = || {
+        let incarnation = words.next()?.parse().ok()?;
+        let position = Position(words.next()?.parse().ok()?);
+        Some(StorePosition { incarnation, position })
+    };
+    let visibility = match visibility {
+        UNKNOWN => Visibility::Unknown,
+        UNPUBLISHED => Visibility::Unpublished(at()?),
+        PUBLISHED => Visibility::Published(at()?),
+        WITHDRAWN => Visibility::Withdrawn(at()?),
+        _ => return None,
+    };
+    let slugs = words.map(|slug| Slug::recorded(slug.to_owned())).collect();
+    Some(Heard::Change(Change { post_id, visibility, slugs }))
 }
 
 async fn in_time<T>(answer: impl Future<Output = Result<T, RedisError>>) -> Result<T, RedisError> {
@@ -89,11 +147,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_names_a_post_and_its_new_slugs() {
+    fn a_line_is_read_back_as_it_was_written() {
         let id = PostId(uuid::Uuid::from_u128(7));
-        assert_eq!(change(&id.to_string()), Some(Heard::Change(id, vec![])));
-        let slugs = vec!["a".parse().unwrap(), "b-2".parse().unwrap()];
-        assert_eq!(change(&format!("{id} a b-2")), Some(Heard::Change(id, slugs)));
-        assert_eq!(change("everything"), None);
+        let at = StorePosition { incarnation: 2, position: Position(30) };
+        let slugs: Vec<Slug> = vec!["a".parse().unwrap(), "b-2".parse().unwrap()];
+        for visibility in [
+            Visibility::Unknown,
+            Visibility::Unpublished(at),
+            Visibility::Published(at),
+            Visibility::Withdrawn(at),
+        ] {
+            let line = line(id, visibility, slugs.iter());
+            let read = Change { post_id: id, visibility, slugs: slugs.clone() };
+            assert_eq!(change(line.trim_end()), Some(Heard::Change(read)), "{line}");
+        }
+        for bad in ["everything".to_owned(), id.to_string(), format!("{id} published 1")] {
+            assert_eq!(change(&bad), None, "{bad}");
+        }
     }
 }

@@ -64,6 +64,10 @@ elseif ARGV[8] ~= '' and found[5] and tonumber(ARGV[8]) < tonumber(found[5]) the
     redis.call('HSET', KEYS[1], 'unfilled', ARGV[8])
 end
 
+local function is_deleted(state)
+    return state == 'deleted' or state == 'deleted-draft'
+end
+
 -- What is stored gives way only to what is newer. A row of another epoch counts as absent, and so does one whose
 -- position is no number. Tells whether this one has been stored.
 local function put_row(key, position, state, slug, created, card, content, html)
@@ -76,7 +80,7 @@ local function put_row(key, position, state, slug, created, card, content, html)
     -- at its first write, and only if that one takes some.
     redis.call('HSET', key, 'epoch', epoch, 'position', position, 'state', state,
         'slug', slug, 'created', created, 'card', card, 'content', content, 'html', html)
-    if state == 'deleted' then
+    if is_deleted(state) then
         redis.call('PERSIST', key)
     else
         -- A week from when it was last written or read: what nobody reads makes room, and is in the log.
@@ -113,7 +117,7 @@ local function put_in_lists(id, position, memberships, state)
         end
     end
     -- The rows of deleted posts stay for good. Whoever removes all that is here finds them by this.
-    if before or memberships ~= '' or state == 'deleted' then
+    if before or memberships ~= '' or is_deleted(state) then
         listed[#listed + 1] = id
         listed[#listed + 1] = position .. '\n' .. memberships
     end

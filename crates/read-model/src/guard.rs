@@ -18,7 +18,19 @@ pub struct Watermark {
     pub unfilled_below: Option<Position>,
 }
 
+/// A position together with the incarnation of the store in which it was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StorePosition {
+    pub incarnation: u32,
+    pub position: Position,
+}
+
 impl Watermark {
+    /// Position of the watermark in the whole store.
+    pub fn at(&self) -> StorePosition {
+        StorePosition { incarnation: self.incarnation, position: self.point.position }
+    }
+
     /// The name of an epoch that begins now: the version of the views, and something never used before.
     pub fn new_epoch(random: Uuid) -> String {
         format!("{}{}", version_prefix(), random.simple())

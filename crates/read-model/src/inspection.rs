@@ -125,7 +125,7 @@ impl Views {
                 differ(&key, field, found, Some(text(&value)));
             }
         } else if expected.page.is_none() && !yet_to_come {
-            differ(&key, "state", None, Some("deleted".to_owned()));
+            differ(&key, "state", None, Some(StoredRow::try_from(expected)?.state().to_owned()));
         }
 
         let lists = expected.page.as_ref().map_or_else(Vec::new, memberships);
@@ -263,16 +263,16 @@ impl Views {
 pub(crate) async fn fields(row: &Row) -> Result<Vec<(&'static str, Vec<u8>)>, ViewsError> {
     let stored = StoredRow::try_from(row)?;
     let position = ("position", stored.position.to_string().into_bytes());
+    let state = ("state", stored.state().as_bytes().to_vec());
     let (Some(page), Some(stored)) = (&row.page, &stored.page) else {
         let empty = ["slug", "card", "content", "html"].map(|field| (field, vec![]));
-        return Ok([position, ("state", b"deleted".to_vec())].into_iter().chain(empty).collect());
+        return Ok([position, state].into_iter().chain(empty).collect());
     };
-    let state = if stored.published { "published" } else { "draft" };
     let html = render_all([page.text_to_render().to_owned()]).await;
     let html = html.map_err(|_ended| ViewsError::Malformed("a text"))?.concat();
     Ok(vec![
         position,
-        ("state", state.as_bytes().to_vec()),
+        state,
         ("slug", stored.slug.as_ref().map_or("", |slug| slug.as_str()).as_bytes().to_vec()),
         ("created", stored.created_at.timestamp_micros().to_string().into_bytes()),
         ("card", stored.card.to_vec()),

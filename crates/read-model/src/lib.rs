@@ -15,6 +15,7 @@ mod epochs;
 mod folding;
 mod generations;
 mod guard;
+mod high_water;
 mod inspection;
 mod keys;
 mod lengthened;
@@ -30,18 +31,19 @@ mod waiting;
 mod writing;
 
 /// Version of the views. It counts up when the same events give another view.
-pub const VIEW_VERSION: u32 = 5;
+pub const VIEW_VERSION: u32 = 6;
 
 /// Digest of this version and of the views that a fixed corpus of events gives. A test computes it.
 #[cfg(test)]
-const VIEW_DIGEST: &str = "4bce087574714fadc7e05515930815729cb6ec0ad66b69a6fb3ccd58fad97eb0";
+const VIEW_DIGEST: &str = "6d2b800c62977f769bfff4516e917197c38021e1a8ec506c2d80f2ff1fbda27a";
 
-pub use announcements::{Announcements, Heard};
+pub use announcements::{Announcements, Change, Heard, Visibility};
 pub use building::Part;
 pub use epochs::NewEpoch;
 pub use folding::{Fold, FoldEnd, FoldPanic, Folds, fold_caught, fold_histories_caught};
 pub use generations::{Removal, Size};
-pub use guard::{Judgement, Watermark, judge};
+pub use guard::{Judgement, StorePosition, Watermark, judge};
+pub use high_water::Heights;
 pub use inspection::{Difference, Entry, Inspected};
 pub use keys::{FIRST_GENERATION, KeySpace, PrefixError};
 pub use lists::{ListName, Place};

@@ -8,8 +8,9 @@ use domain::{Partition, Point, Position, PostId, Slug};
 use redis::Value;
 
 use crate::guard::Watermark;
+use crate::high_water::is_behind;
 use crate::lists::{ListName, Place};
-use crate::row::{StoredPage, StoredRow};
+use crate::row::{DELETED, DELETED_DRAFT, DRAFT, PUBLISHED, StoredPage, StoredRow};
 use crate::views::{KEPT_SECONDS, read, values};
 use crate::{Views, ViewsError};
 
@@ -23,6 +24,8 @@ const HTML: [&str; 4] = ["epoch", "state", "card", "html"];
 pub struct FoundRow {
     /// How far the partition had come, read before the row.
     pub watermark: Option<Watermark>,
+    /// That is below a watermark which this process had read before.
+    pub is_behind: bool,
     pub row: Option<StoredRow>,
     /// The event for which the page is set aside. Nothing from there on is in its row.
     pub quarantined: Option<Position>,
@@ -42,6 +45,8 @@ pub struct FoundHtml {
 #[derive(Debug)]
 pub struct ListPart {
     pub watermark: Option<Watermark>,
+    /// It is below a watermark which this process had read before.
+    pub is_behind: bool,
     /// Latest first.
     pub places: Vec<Place>,
 }
@@ -54,15 +59,34 @@ impl Views {
 
     /// The same where a part of a cluster may be away: each partition's, or why it cannot be had.
     pub async fn watermarks_that_answer(&self) -> Vec<Result<Option<Watermark>, ViewsError>> {
+        let partitions: Vec<_> = self.partitions.all().collect();
+        self.watermarks_of(&partitions).await
+    }
+
+    /// The same for some partitions.
+    pub(crate) async fn watermarks_of(
+        &self,
+        partitions: &[Partition],
+    ) -> Vec<Result<Option<Watermark>, ViewsError>> {
         let keys = self.keys();
         let mut exchange = self.connection.exchange();
-        for partition in self.partitions.all() {
-            let key = keys.watermark(partition);
+        for partition in partitions {
+            let key = keys.watermark(*partition);
             exchange.question(&key).hmget(&key, &WATERMARK);
         }
         let mut answers = exchange.send().await;
-        let partitions = self.partitions.all();
-        partitions.map(|_| answers.next().and_then(|[mark]| watermark(mark))).collect()
+        let mark = |partition: &Partition| {
+            let mark = answers.next().and_then(|[mark]| watermark(mark))?;
+            self.observe(keys.generation(), *partition, mark.as_ref());
+            Ok(mark)
+        };
+        partitions.iter().map(mark).collect()
+    }
+
+    fn observe(&self, generation: u32, partition: Partition, mark: Option<&Watermark>) {
+        if let Some(mark) = mark {
+            self.high_water.raise(generation, partition, mark);
+        }
     }
 
     /// The row of a post, and the watermark of its partition, which was read before it. A row of an epoch
@@ -113,8 +137,15 @@ impl Views {
             // Not those of deleted posts, which stay for good.
             exchange.question(&key).expire(&key, KEPT_SECONDS).arg("XX");
         }
+        let heights = self.high_water.of(keys.generation(), &partitions);
         let mut answers = exchange.send().await;
-        let mut mark = |partition| (partition, answers.next().and_then(|[mark]| watermark(mark)));
+        let mut mark = |partition| {
+            let mark = answers.next().and_then(|[mark]| watermark(mark));
+            if let Ok(mark) = &mark {
+                self.observe(keys.generation(), partition, mark.as_ref());
+            }
+            (partition, mark)
+        };
         let marks: BTreeMap<_, _> = partitions.into_iter().map(&mut mark).collect();
         let found = |(_, partition): &(PostId, Partition)| {
             let [row, flag] = answers.next()?;
@@ -127,7 +158,8 @@ impl Views {
                 None => None,
             };
             let flag: Option<u64> = read(flag)?;
-            Ok(FoundRow { watermark, row, quarantined: flag.map(Position) })
+            let is_behind = is_behind(&heights, *partition, watermark.as_ref());
+            Ok(FoundRow { watermark, is_behind, row, quarantined: flag.map(Position) })
         };
         ids.iter().map(found).collect()
     }
@@ -152,7 +184,7 @@ impl Views {
             let mut fields = values::<Vec<u8>>(row)?.into_iter().flatten();
             let text = match (fields.next(), fields.next(), fields.next(), fields.next()) {
                 (Some(of_epoch), Some(state), Some(card), Some(html))
-                    if Some(&of_epoch[..]) == epoch && state == b"published" =>
+                    if Some(&of_epoch[..]) == epoch && state == PUBLISHED.as_bytes() =>
                 {
                     Some((card.into(), html.into()))
                 }
@@ -206,16 +238,20 @@ impl Views {
             );
             pipe.hget(&mark, "epoch");
         }
+        let partitions: Vec<_> = self.partitions.all().collect();
+        let heights = self.high_water.of(keys.generation(), &partitions);
         let mut answers = exchange.send().await;
-        let mut parts = Vec::with_capacity(self.partitions.count().into());
-        for _ in self.partitions.all() {
+        let mut parts = Vec::with_capacity(partitions.len());
+        for partition in partitions {
             let [mark, places, epoch] = answers.next()?;
             let epoch: Option<String> = read(epoch)?;
             let mark = watermark(mark)?.filter(|mark| Some(&mark.epoch) == epoch.as_ref());
             let places: Vec<String> = read(places)?;
             let places: Result<_, _> = places.iter().map(|place| place.parse()).collect();
             let places = places.map_err(ViewsError::Malformed)?;
-            parts.push(ListPart { watermark: mark, places });
+            self.observe(keys.generation(), partition, mark.as_ref());
+            let is_behind = is_behind(&heights, partition, mark.as_ref());
+            parts.push(ListPart { watermark: mark, is_behind, places });
         }
         Ok(parts)
     }
@@ -258,16 +294,17 @@ fn read_row(fields: Vec<Option<Vec<u8>>>, epoch: &str) -> Option<StoredRow> {
     let text = |bytes| String::from_utf8(bytes).ok();
     let number = |bytes| text(bytes)?.parse::<i64>().ok();
     let position = Position::from_i64(number(position)?);
-    if state == b"deleted" {
-        return Some(StoredRow { position, page: None });
+    let state = std::str::from_utf8(&state).ok()?;
+    if state == DELETED || state == DELETED_DRAFT {
+        return Some(StoredRow { position, page: None, was_published: state == DELETED });
     }
     let slug = text(slug)?;
     let page = StoredPage {
-        published: state == b"published",
+        published: state == PUBLISHED,
         slug: (!slug.is_empty()).then(|| Slug::recorded(slug)),
         created_at: DateTime::from_timestamp_micros(number(created_at)?)?,
         card: card.into(),
         content: content.unwrap_or_default().into(),
     };
-    Some(StoredRow { position, page: Some(page) })
+    Some(StoredRow { position, page: Some(page), was_published: state != DRAFT })
 }

@@ -10,7 +10,9 @@ use chrono::{DateTime, Utc};
 use domain::post::{PostEvent, Status};
 use domain::{Position, PostId, Recorded, Slug};
 
+use crate::announcements::Visibility;
 use crate::folding::Fold;
+use crate::guard::StorePosition;
 use crate::post_page::{PostPage, fold_page};
 
 /// A post as of the last event folded into it.
@@ -20,6 +22,8 @@ pub struct Row {
     /// `None` once the post is deleted: the row stays, so that a late event cannot bring it back and an old
     /// address says that it is gone.
     pub page: Option<PostPage>,
+    /// Published now or earlier. A deleted post that never was looks like one that never existed.
+    pub was_published: bool,
 }
 
 impl Row {
@@ -37,9 +41,23 @@ impl Row {
         match row {
             Some(row) if row.position >= event.position => row,
             before => {
-                let page = before.and_then(|row| row.page);
-                Self { position: event.position, page: fold(page, event, id) }
+                let was_published = before.as_ref().is_some_and(|row| row.was_published)
+                    || matches!(event.payload, PostEvent::Published { .. });
+                let page = fold(before.and_then(|row| row.page), event, id);
+                Self { position: event.position, page, was_published }
             }
+        }
+    }
+
+    /// Whether readers may be shown the post, as of the row's last event.
+    pub(crate) fn visibility(&self, incarnation: u32) -> Visibility {
+        let at = StorePosition { incarnation, position: self.position };
+        let is_published =
+            self.page.as_ref().is_some_and(|page| page.card.status == Status::Published);
+        match (is_published, self.was_published) {
+            (true, _) => Visibility::Published(at),
+            (false, true) => Visibility::Withdrawn(at),
+            (false, false) => Visibility::Unpublished(at),
         }
     }
 
@@ -48,11 +66,12 @@ impl Row {
         match row {
             Some(row) if row.position >= position => row,
             before => {
+                let was_published = before.as_ref().is_some_and(|row| row.was_published);
                 let mut page = before.and_then(|row| row.page);
                 if let Some(page) = &mut page {
                     page.card.version = sequence;
                 }
-                Self { position, page }
+                Self { position, page, was_published }
             }
         }
     }
@@ -96,7 +115,39 @@ pub struct StoredRow {
     pub position: Position,
     /// `None` once the post is deleted.
     pub page: Option<StoredPage>,
+    /// Published now or earlier.
+    pub was_published: bool,
 }
+
+impl StoredRow {
+    /// Returns `true` if readers other than the author may see the post.
+    pub fn is_published(&self) -> bool {
+        self.page.as_ref().is_some_and(|page| page.published)
+    }
+
+    /// Returns `true` if the post was published, and is not any more.
+    pub fn is_withdrawn(&self) -> bool {
+        self.was_published && !self.is_published()
+    }
+
+    /// Name of the row's state in Redis.
+    pub(crate) fn state(&self) -> &'static str {
+        match (&self.page, self.was_published) {
+            (Some(page), _) if page.published => PUBLISHED,
+            (Some(_), true) => WITHDRAWN,
+            (Some(_), false) => DRAFT,
+            (None, true) => DELETED,
+            (None, false) => DELETED_DRAFT,
+        }
+    }
+}
+
+/// States of a row in Redis. The guard knows the last two.
+pub(crate) const PUBLISHED: &str = "published";
+pub(crate) const WITHDRAWN: &str = "withdrawn";
+pub(crate) const DRAFT: &str = "draft";
+pub(crate) const DELETED: &str = "deleted";
+pub(crate) const DELETED_DRAFT: &str = "deleted-draft";
 
 /// A page, ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,7 +190,8 @@ impl TryFrom<&Row> for StoredRow {
                 content: serde_json::to_vec(&page.content)?.into(),
             })
         };
-        Ok(Self { position: row.position, page: row.page.as_ref().map(stored).transpose()? })
+        let page = row.page.as_ref().map(stored).transpose()?;
+        Ok(Self { position: row.position, page, was_published: row.was_published })
     }
 }
 
@@ -154,7 +206,8 @@ impl TryFrom<&StoredRow> for Row {
                 created_at: page.created_at,
             })
         };
-        Ok(Self { position: row.position, page: row.page.as_ref().map(page).transpose()? })
+        let page = row.page.as_ref().map(page).transpose()?;
+        Ok(Self { position: row.position, page, was_published: row.was_published })
     }
 }
 
@@ -181,6 +234,29 @@ mod tests {
     }
 
     #[test]
+    fn a_deleted_post_stays_one_that_was_published_or_never_was() {
+        let deleted = |number| recorded(number, json!({"deleted": {}}));
+        let draft = [recorded(1, drafted_by_anne()), deleted(2)];
+        let withdrawn = [
+            recorded(1, drafted_by_anne()),
+            recorded(2, published("a")),
+            recorded(3, json!({"unpublished": {}})),
+            deleted(4),
+        ];
+        for (events, was_published, state) in
+            [(&draft[..], false, DELETED_DRAFT), (&withdrawn, true, DELETED)]
+        {
+            let row = fold_pages(events).remove(&ID).unwrap();
+            let stored = StoredRow::try_from(&row).unwrap();
+            assert_eq!((row.page, row.was_published), (None, was_published));
+            assert_eq!((stored.is_withdrawn(), stored.state()), (was_published, state));
+        }
+        let unpublished = fold_pages(&withdrawn[..3]).remove(&ID).unwrap();
+        let stored = StoredRow::try_from(&unpublished).unwrap();
+        assert_eq!((stored.is_withdrawn(), stored.state()), (true, WITHDRAWN));
+    }
+
+    #[test]
     fn an_event_that_is_left_out_changes_nothing_but_how_far_a_row_has_come() {
         let some = |event: Recorded<PostEvent>| event.try_map(|event| Ok::<_, ()>(Some(event)));
         let left_out = recorded(2, published("a")).try_map(|_| Ok::<_, ()>(None)).unwrap();
@@ -194,7 +270,7 @@ mod tests {
         assert_eq!(page, before);
 
         // What would have begun with it is as if it were gone.
-        let gone = Some(Row { position: Position(20), page: None });
+        let gone = Some(Row { position: Position(20), page: None, was_published: false });
         assert_eq!(fold_histories([left_out]).remove(&ID), gone);
     }
 

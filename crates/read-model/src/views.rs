@@ -10,6 +10,7 @@ use redis::{RedisError, RedisResult, Script, Value};
 use crate::announcements::Announcements;
 use crate::connection::Connection;
 use crate::folding::Fold;
+use crate::high_water::HighWater;
 use crate::keys::KeySpace;
 use crate::lengthened::Lengthened;
 use crate::post_page::fold_page;
@@ -30,6 +31,7 @@ pub struct Views {
     pub(crate) new_epoch: Arc<Script>,
     pub(crate) lengthened: Arc<Lengthened>,
     fold: Fold,
+    pub(crate) high_water: Arc<HighWater>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +69,7 @@ impl Views {
             new_epoch: Arc::new(Script::new(include_str!("new_epoch.lua"))),
             lengthened: Arc::new(Lengthened::new()),
             fold: fold_page,
+            high_water: Arc::default(),
         })
     }
 

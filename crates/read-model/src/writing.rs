@@ -1,10 +1,13 @@
 //! What is written into the views goes through the guard: runs of events, and rows that were folded from the log.
 
+use std::iter;
+
 use domain::{Claim, Partition, Point, Position, PostId, Slug};
 use futures::future::try_join_all;
 use redis::Value;
 use uuid::Uuid;
 
+use crate::announcements::{Visibility, line};
 use crate::connection::Exchange;
 use crate::guard::Watermark;
 use crate::keys::KeySpace;
@@ -192,12 +195,14 @@ impl Views {
             None => Default::default(),
         };
         let mark = keys.watermark(fill.partition);
-        let repaired = fill.rows.iter().filter(|_| mode == "repair").map(|(id, _)| id);
         let told = match expected {
-            // Nobody has copies of what is only being built.
+            // No process has copies of what is only being built.
             Some(Expected::Batch { .. }) => String::new(),
             Some(Expected::Unfilled(_)) | None => {
-                lines(fill.flags.iter().map(|(id, _)| id).chain(repaired))
+                let repaired = fill.rows.iter().filter(|_| mode == "repair");
+                let repaired = repaired
+                    .map(|(id, row)| line(*id, row.visibility(fill.incarnation), iter::empty()));
+                lines_of_flags(fill.flags.iter()).chain(repaired).collect()
             }
         };
         let mut call = self.guard.prepare_invoke();
@@ -238,16 +243,18 @@ impl Views {
             let lists = lists
                 .iter()
                 .fold(String::new(), |lines, (list, place)| lines + &format!("{list}\t{place}\n"));
-            call.key(keys.post(partition, *id)).arg(id.to_string()).arg(stored.position.0);
+            call.key(keys.post(partition, *id))
+                .arg(id.to_string())
+                .arg(stored.position.0)
+                .arg(stored.state());
             match stored.page {
                 Some(page) => call
-                    .arg(if page.published { "published" } else { "draft" })
                     .arg(page.slug.as_ref().map_or("", Slug::as_str))
                     .arg(page.created_at.timestamp_micros())
                     .arg(&page.card[..])
                     .arg(&page.content[..])
                     .arg(html),
-                None => call.arg("deleted").arg("").arg("").arg("").arg("").arg(""),
+                None => call.arg("").arg("").arg("").arg("").arg(""),
             };
             let flag = flags.iter().find(|(flagged, _)| flagged == id);
             call.arg(lists).arg(match flag {
@@ -266,20 +273,20 @@ async fn htmls(rows: &[(PostId, Row)]) -> Result<Vec<String>, ViewsError> {
     render_all(texts).await.map_err(|_ended| ViewsError::Malformed("a text"))
 }
 
-/// What a move of the watermark changes: each post on a line, and behind it the slugs that it took.
+/// What a move of the watermark changes: each post on a line, with the slugs that it took.
 fn announcement(advance: &Advance) -> String {
     let flagged = advance.flags.iter().filter(|(_, flag)| *flag != Flag::Still);
-    let mut text = lines(flagged.map(|(id, _)| id));
-    for (id, _) in &advance.rows {
+    let rows = advance.rows.iter().map(|(id, row)| {
         let slugs = advance.slugs.iter().filter(|(_, claim)| claim.post_id == *id);
-        let slugs = slugs.fold(String::new(), |slugs, (slug, _)| format!("{slugs} {slug}"));
-        text += &format!("{id}{slugs}\n");
-    }
-    text
+        line(*id, row.visibility(advance.incarnation), slugs.map(|(slug, _)| slug))
+    });
+    lines_of_flags(flagged).chain(rows).collect()
 }
 
-fn lines<'a>(ids: impl Iterator<Item = &'a PostId>) -> String {
-    ids.fold(String::new(), |lines, id| format!("{lines}{id}\n"))
+fn lines_of_flags<'a>(
+    flags: impl Iterator<Item = &'a (PostId, Flag)>,
+) -> impl Iterator<Item = String> {
+    flags.map(|(id, _)| line(*id, Visibility::Unknown, iter::empty()))
 }
 
 fn flag_lines(flags: &[(PostId, Flag)]) -> String {

@@ -1,15 +1,17 @@
 //! What is kept, under which key, and what it weighs.
 
 use std::hash::{Hash, Hasher};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
-use domain::{Claim, PostId, Slug};
+use domain::{Claim, Partition, PostId, Slug};
 use quick_cache::{Equivalent, Weighter};
 
 use super::moments::Moment;
+use crate::answer::etag_of_bytes;
 use crate::freshness::Freshness;
 use crate::post::{Post, Sight};
 
@@ -48,6 +50,8 @@ pub(super) enum Value {
 #[derive(Debug)]
 pub(crate) struct KeptList {
     pub(crate) body: Bytes,
+    /// Where the card of each post stands in the body.
+    pub(crate) cards: Vec<(PostId, Range<usize>)>,
     pub(crate) etag: HeaderValue,
     /// The cursor behind it.
     pub(crate) next: Option<String>,
@@ -56,10 +60,53 @@ pub(crate) struct KeptList {
     pub(crate) read_at: Instant,
 }
 
+impl KeptList {
+    /// A page of these posts with their cards, each a JSON object.
+    pub(crate) fn new(
+        cards: &[(PostId, Bytes)],
+        next: Option<String>,
+        incarnation: u32,
+        freshness: Freshness,
+        read_at: Instant,
+    ) -> Self {
+        let length: usize = cards.iter().map(|(_, card)| card.len() + 1).sum();
+        let mut body = Vec::with_capacity(length + 128);
+        let mut ranges = Vec::with_capacity(cards.len());
+        body.extend_from_slice(b"{\"items\":[");
+        for (number, (id, card)) in cards.iter().enumerate() {
+            if number > 0 {
+                body.push(b',');
+            }
+            ranges.push((*id, body.len()..body.len() + card.len()));
+            body.extend_from_slice(card);
+        }
+        body.extend_from_slice(b"],\"next\":");
+        match &next {
+            // A cursor holds nothing that JSON would write otherwise.
+            Some(cursor) => body.extend_from_slice(format!("\"{cursor}\"}}").as_bytes()),
+            None => body.extend_from_slice(b"null}"),
+        }
+        let etag = etag_of_bytes(&body);
+        Self { body: body.into(), cards: ranges, etag, next, incarnation, freshness, read_at }
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = PostId> {
+        self.cards.iter().map(|(id, _)| *id)
+    }
+
+    /// The same page without some posts.
+    pub(super) fn without(&self, is_left_out: impl Fn(PostId) -> bool) -> Self {
+        let left = self.cards.iter().filter(|(id, _)| !is_left_out(*id));
+        let cards: Vec<_> = left.map(|(id, range)| (*id, self.body.slice(range.clone()))).collect();
+        Self::new(&cards, self.next.clone(), self.incarnation, self.freshness, self.read_at)
+    }
+}
+
 /// A post as it was read.
 #[derive(Debug)]
 pub(crate) struct Kept {
     pub(crate) post: Arc<Post>,
+    pub(super) partition: Partition,
     /// What its page is sent with, while it has no age.
     pub(crate) headers: HeaderMap,
     pub(super) moment: Moment,
@@ -101,6 +148,7 @@ impl Weighter<Key, Value> for ByBytes {
         const OF_A_POST: usize = 320;
         const OF_A_PAGE: usize = 1600;
         const OF_A_LIST: usize = 480;
+        const OF_A_CARD: usize = size_of::<(PostId, Range<usize>)>();
         let of_key = match key {
             Key::Post(_) => 0,
             Key::Slug(slug) => slug.as_str().len(),
@@ -112,7 +160,7 @@ impl Weighter<Key, Value> for ByBytes {
                 Sight::Gone | Sight::Nothing => OF_A_POST,
             },
             Value::Claim { .. } | Value::Unclaimed { .. } => 0,
-            Value::List(kept) => kept.body.len() + OF_A_LIST,
+            Value::List(kept) => kept.body.len() + kept.cards.len() * OF_A_CARD + OF_A_LIST,
         };
         (OF_THE_ENTRY + of_key + of_value) as u64
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use read_model::{Announcements, Heard};
+use read_model::{Announcements, Change, Heard, Visibility};
 use service_runtime::progress;
 use tokio_util::sync::CancellationToken;
 
@@ -21,10 +21,6 @@ pub(crate) struct Listener {
 
 impl Listener {
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        if !self.memory.is_on() {
-            progress::idle(stop.cancelled()).await;
-            return Ok(());
-        }
         let moments = &self.memory.inner.moments;
         let mut pause = PAUSE;
         loop {
@@ -37,8 +33,8 @@ impl Listener {
                     connected = true;
                     metrics::counter!("memory_connections_total").increment(1);
                 }
-                Heard::Change(id, slugs) => {
-                    moments.end(id, &slugs);
+                Heard::Change(change) => {
+                    self.memory.hear(&change);
                     metrics::counter!("memory_announcements_total").increment(1);
                 }
             };
@@ -52,6 +48,21 @@ impl Listener {
             if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                 return Ok(());
             }
+        }
+    }
+}
+
+impl PageCache {
+    /// Ends what is kept of a post that has changed. If the post was withdrawn, not even a copy stays.
+    pub(super) fn hear(&self, change: &Change) {
+        let Change { post_id, visibility, slugs } = change;
+        self.inner.moments.end(*post_id, slugs);
+        match *visibility {
+            Visibility::Withdrawn(at) => self.withdraw(*post_id, at),
+            Visibility::Published(at) => {
+                self.inner.withdrawn.admits(*post_id, at);
+            }
+            Visibility::Unpublished(_) | Visibility::Unknown => {}
         }
     }
 }

@@ -3,8 +3,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::Bytes;
 use clap::Parser as _;
 use domain::{Partitions, Position};
-use event_log::Store;
+use event_log::{Store, TokenKey};
 use futures::future::join_all;
+use read_model::{Change, Visibility};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -149,6 +150,58 @@ async fn memory_is_bounded_in_bytes_whatever_is_asked_for() {
 }
 
 #[tokio::test]
+async fn a_withdrawn_post_leaves_a_mark_instead_of_a_copy() {
+    let memory = listening();
+    keep(&memory, ID, page(10, "a"));
+    keep(&memory, OTHER, page(11, "b"));
+    let change = |visibility| Change { post_id: ID, visibility, slugs: vec![] };
+    let at = |position| StorePosition { incarnation: 1, position: Position(position) };
+    memory.hear(&change(Visibility::Withdrawn(at(12))));
+    assert!(memory.fresh(ID).is_none() && memory.stale_copy(ID).is_none());
+    assert!(memory.withdrawn().contains(ID));
+    assert!(memory.fresh(OTHER).is_some());
+
+    // What was read before is not put back, neither by a read that ends late nor by an older announcement.
+    keep(&memory, ID, page(10, "a"));
+    memory.hear(&change(Visibility::Published(at(10))));
+    keep(&memory, ID, page(10, "a"));
+    assert!(memory.fresh(ID).is_none() && memory.stale_copy(ID).is_none());
+
+    memory.hear(&change(Visibility::Published(at(13))));
+    keep(&memory, ID, page(13, "c"));
+    assert!(memory.fresh(ID).is_some() && memory.stale_copy(ID).is_some());
+}
+
+#[tokio::test]
+async fn copies_of_lists_are_without_the_posts_that_were_withdrawn_since() {
+    let memory = listening();
+    let cards = [(ID, Bytes::from("{\"a\":1}")), (OTHER, Bytes::from("{\"b\":2}"))];
+    let freshness = Freshness::now(Position(10), Source::Redis, false);
+    let list = |read_at| KeptList::new(&cards, Some("next".to_owned()), 1, freshness, read_at);
+    memory.keep_list("all", Arc::new(list(Instant::now())));
+    let (whole, freshness) = memory.list_copy("all").unwrap();
+    assert_eq!(&whole.body[..], br#"{"items":[{"a":1},{"b":2}],"next":"next"}"#);
+    assert!(freshness.stale);
+    memory.withdrawn().note(ID, StorePosition { incarnation: 1, position: Position(12) });
+    let (rest, _) = memory.list_copy("all").unwrap();
+    assert_eq!(&rest.body[..], br#"{"items":[{"b":2}],"next":"next"}"#);
+    assert_ne!(rest.etag, whole.etag);
+    memory.keep_list("all", Arc::new(list(Instant::now() - Duration::from_secs(10))));
+    assert!(memory.list_copy("all").is_none(), "it is too old");
+}
+
+#[tokio::test]
+async fn a_copy_has_a_greatest_age() {
+    let memory = listening();
+    let moment = memory.inner.moments.of_post(ID);
+    for (seconds, is_sent) in [(5, true), (10, false)] {
+        let read_at = Instant::now() - Duration::from_secs(seconds);
+        memory.keep(ID, Arc::new(page(10, "a")), moment, read_at);
+        assert_eq!(memory.stale_copy(ID).is_some(), is_sent, "{seconds}");
+    }
+}
+
+#[tokio::test]
 async fn a_page_of_the_greatest_size_is_kept() {
     let memory = listening();
     keep(&memory, ID, page(10, &"\\u0001".repeat(262_144)));
@@ -188,8 +241,13 @@ fn memory(mib: usize, lifetime_ms: u64) -> PageCache {
         "redis://nowhere",
     ]);
     (config.memory_mib, config.memory_ms) = (mib, lifetime_ms);
-    let store = Store { incarnation: 1, partitions: Partitions::new(1).unwrap() };
-    PageCache::new(&config, Standing::new(store), HeaderMap::new())
+    config.memory_stale_seconds = 10;
+    let store = Store {
+        incarnation: 1,
+        partitions: Partitions::new(1).unwrap(),
+        token_key: TokenKey([7; 32]),
+    };
+    PageCache::new(&config, Standing::new(store, &config), HeaderMap::new())
 }
 
 fn keep(memory: &PageCache, id: PostId, post: Post) {

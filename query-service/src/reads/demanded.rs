@@ -4,10 +4,9 @@
 use std::time::Duration;
 
 use domain::{AuthorId, Partition, Position, PostId};
-use futures::future::join_all;
 use http_api::ConsistencyToken;
 
-use super::{ReadError, Reads};
+use super::{Found, ReadError, Reads, Warmth};
 use crate::demand::Demand;
 use crate::post::{Post, Sight};
 
@@ -22,26 +21,36 @@ impl Reads {
         let Demand::UpTo { incarnation, position } = demand else {
             return self.post(id, reader).await;
         };
-        let (mut found, mut mark) = self.row(id).await;
-        let mut post = found.map(|found| Post::of(&found, reader));
-        let is_behind = |post: &Post| post.incarnation == incarnation && !post.includes(position);
-        if post.as_ref().is_some_and(is_behind)
+        let mut warmth = self.row(id).await;
+        let lacks = |found: &Found| {
+            found.incarnation == incarnation && !Post::of(found, reader).includes(position)
+        };
+        if matches!(&warmth, Warmth::Found(found) if lacks(found))
             && self.reached(incarnation, &[(self.partition_of(id), position)]).await
         {
-            (found, mark) = self.row(id).await;
-            post = found.map(|found| Post::of(&found, reader));
+            warmth = self.row(id).await;
         }
+        let (post, is_old, mark) = match warmth {
+            Warmth::Found(found) => (Some(Post::of(&found, reader)), false, None),
+            Warmth::Behind(found) => (Some(Post::of(&found, reader)), true, None),
+            Warmth::Nothing(mark) => (None, false, mark),
+        };
         // As everywhere: that it is not there, only the log can say.
         let is_withheld = post.as_ref().is_some_and(|post| matches!(post.sight, Sight::Nothing));
         let post = post.filter(|_| !is_withheld);
-        if let Some(post) = post.as_ref().filter(|post| demand.is_met_by(post)) {
+        if let Some(post) = post.as_ref().filter(|post| !is_old && demand.is_met_by(post)) {
             return Ok(post.clone());
         }
         let of_earlier_life = post.as_ref().is_some_and(|post| post.incarnation > incarnation);
         match (self.refold_with(id, reader, demand, Position::ZERO, mark).await, post) {
             (Ok(folded), _) => Ok(folded.stale_if(of_earlier_life)),
             // Better than nothing.
-            (Err(ReadError::Unavailable), Some(post)) => Ok(post.stale_if(true)),
+            (Err(ReadError::Unavailable), Some(post))
+                if !is_old || self.withdrawn.are_complete() =>
+            {
+                Ok(post.stale_if(true))
+            }
+            (Err(error), Some(_)) => Err(error),
             (Err(error), None) if is_withheld => Err(error.withholding()),
             (Err(error), _) => Err(error),
         }
@@ -63,10 +72,7 @@ impl Reads {
         if incarnation != self.warm.standing.incarnation() || self.token_wait == Duration::ZERO {
             return false;
         }
-        let reach = |(partition, position): &(Partition, Position)| {
-            self.waiting.reached(incarnation, *partition, *position, self.token_wait)
-        };
-        let reached = join_all(positions.iter().map(reach)).await.into_iter().all(|one| one);
+        let reached = self.waiting.reached(incarnation, positions, self.token_wait).await;
         let outcome = if reached { "reached" } else { "timed_out" };
         metrics::counter!("token_waits_total", "outcome" => outcome).increment(1);
         reached

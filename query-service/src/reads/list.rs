@@ -13,8 +13,8 @@ use crate::freshness::{Freshness, Source};
 /// A page of a list.
 #[derive(Debug)]
 pub(crate) struct List {
-    /// Each a JSON object, latest first.
-    pub(crate) cards: Vec<Bytes>,
+    /// Of each post a JSON object, latest first.
+    pub(crate) cards: Vec<(PostId, Bytes)>,
     /// The last place of this page, if there are more behind it.
     pub(crate) next: Option<Place>,
     /// The earliest life of the store that a part of it is of.
@@ -117,10 +117,13 @@ impl Reads {
         let mut freshness = Freshness::now(Position(u64::MAX), Source::Redis, !behind.is_empty());
         let (mut incarnation, mut is_whole) = (u32::MAX, true);
         let mut places: Vec<Place> = vec![];
-        for ListPart { watermark, places: part } in parts {
+        let partitions = self.partitions();
+        for (partition, part) in partitions.all().zip(parts) {
+            let ListPart { watermark, is_behind, places: part } = part;
             let mark = self.warm.valid(watermark).ok_or(ReadError::Unavailable)?;
             freshness.position = freshness.position.min(mark.point.position);
             is_whole &= mark.unfilled_below.is_none();
+            freshness.stale |= is_behind || self.warm.standing.lag(partition, &mark);
             incarnation = incarnation.min(mark.incarnation);
             places.extend(part);
         }
@@ -138,8 +141,11 @@ impl Reads {
         let needed = needed.unwrap_or(Position::ZERO);
         let Cards { rows, stale } = self.cards(&views, &ids, needed, offers).await?;
         freshness.stale |= stale;
-        let shown = |id: &PostId| rows.get(id)?.page.as_ref().filter(|page| name.shows(page));
-        let cards = ids.iter().filter_map(shown).map(|page: &StoredPage| page.card.clone());
+        let shown = |id: &PostId| {
+            let page = rows.get(id)?.page.as_ref().filter(|page| name.shows(page))?;
+            Some((*id, page.card.clone()))
+        };
+        let cards = ids.iter().filter_map(shown);
         Ok(List { cards: cards.collect(), next, incarnation, freshness, is_whole, reach })
     }
 
@@ -162,9 +168,14 @@ impl Reads {
         let mut marks = Marks::new();
         for (id, found) in ids.iter().zip(answer) {
             match (self.warm.valid(found.watermark), found.row) {
-                (Some(_), Some(row)) => {
-                    stale |= found.quarantined.is_some();
-                    rows.insert(*id, row);
+                (Some(mark), Some(row)) => {
+                    let is_set_aside = found.quarantined.is_some();
+                    // One that was withdrawn since is left out.
+                    let is_shown = self.learn(*id, &row, mark.at(), is_set_aside);
+                    stale |= is_set_aside || !is_shown;
+                    if is_shown {
+                        rows.insert(*id, row);
+                    }
                 }
                 (mark, _) => {
                     missing.push(*id);
@@ -177,7 +188,10 @@ impl Reads {
             // One bad event must not take a whole list away: its post is shown as it was before, or, if it
             // was not there then, left out.
             stale |= !refold.unreadable.is_empty();
-            rows.extend(refold.rows.iter().map(|(id, row)| (*id, without_text(row))));
+            let is_shown =
+                |(id, row): &(&PostId, &StoredRow)| self.learn_from_fold(**id, row, refold);
+            let shown = refold.rows.iter().filter(is_shown);
+            rows.extend(shown.map(|(id, row)| (*id, without_text(row))));
         };
         self.fold_all(needed, &missing, &marks, take).await?;
         Ok(Cards { rows, stale })
@@ -187,5 +201,5 @@ impl Reads {
 /// As Redis gives it for a list, which shows no texts.
 fn without_text(row: &StoredRow) -> StoredRow {
     let page = |page: &StoredPage| StoredPage { content: Bytes::new(), ..page.clone() };
-    StoredRow { position: row.position, page: row.page.as_ref().map(page) }
+    StoredRow { page: row.page.as_ref().map(page), ..*row }
 }

@@ -220,7 +220,7 @@ mod tests {
 
     use clap::Parser as _;
     use domain::Partitions;
-    use event_log::{PoolSettings, Store};
+    use event_log::{PoolSettings, Store, TokenKey};
     use futures::future::join_all;
     use tokio::time::sleep;
 
@@ -255,11 +255,10 @@ mod tests {
             PoolSettings { name, connections: 1, acquire_limit, options: &[], for_scans: false };
         let partitions = Partitions::new(1).unwrap();
         let events = EventLog::new(event_log::pool(url, settings).unwrap(), partitions);
-        Log::new(
-            events,
-            read_model::fold_page,
-            Standing::new(Store { incarnation: 1, partitions }),
+        let standing = Standing::new(
+            Store { incarnation: 1, partitions, token_key: TokenKey([7; 32]) },
             &config,
-        )
+        );
+        Log::new(events, read_model::fold_page, standing, &config)
     }
 }

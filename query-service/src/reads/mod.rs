@@ -20,11 +20,12 @@ use bytes::Bytes;
 use domain::{AuthorId, Claim, Partition, Partitions, Position, PostId, Slug};
 use event_log::EventLog;
 use http_api::Problem;
-use read_model::{StoredRow, Views, Waiting, Watermark};
+use read_model::{StorePosition, StoredRow, Views, Waiting, Watermark};
 
 use crate::config::Config;
 use crate::demand::Demand;
 use crate::freshness::{Freshness, Source};
+use crate::page_cache::Withdrawn;
 use crate::post::{Post, Sight};
 use crate::standing::Standing;
 use filler::Filler;
@@ -44,6 +45,7 @@ pub(crate) struct Reads {
     folds: Flights<Vec<PostId>, Result<Arc<Refold>, ReadError>>,
     renderings: Flights<(PostId, HeaderValue), Result<Bytes, ReadError>>,
     waiting: Waiting,
+    withdrawn: Withdrawn,
     /// How long views have to come as far as a reader has seen them.
     token_wait: Duration,
 }
@@ -57,6 +59,15 @@ pub(crate) struct Found {
     pub(crate) freshness: Freshness,
     /// When it began to be read: it may lack what happened after that.
     pub(crate) begun: Instant,
+}
+
+/// What Redis has of a post.
+enum Warmth {
+    Found(Found),
+    /// A row that is older than what this process has read before, for when nothing else answers.
+    Behind(Found),
+    /// Nothing that can be used; with the watermark under which a row can be offered, if only that is missing.
+    Nothing(Option<Watermark>),
 }
 
 /// Why there is no answer.
@@ -106,6 +117,7 @@ impl Reads {
         log: EventLog,
         standing: Standing,
         waiting: Waiting,
+        withdrawn: Withdrawn,
         config: &Config,
     ) -> Self {
         let log = Log::new(log, views.fold(), standing.clone(), config);
@@ -113,7 +125,7 @@ impl Reads {
         let filler = Filler::new(warm.clone(), log.clone());
         let token_wait = config.token_wait();
         let (folds, renderings) = (Flights::new(), Flights::new());
-        Self { warm, log, filler, folds, renderings, waiting, token_wait }
+        Self { warm, log, filler, folds, renderings, waiting, withdrawn, token_wait }
     }
 
     pub(crate) fn partitions(&self) -> Partitions {
@@ -196,26 +208,62 @@ impl Reads {
 
     /// A post: as Redis has it, or else as the log does.
     async fn find(&self, id: PostId) -> Result<Found, ReadError> {
+        // A fold is in a box, so that reads that need none do not carry the room for it with them.
         match self.row(id).await {
-            (Some(found), _) => Ok(found),
-            // In a box, so that those who need no fold do not carry the room for it with them.
-            (None, mark) => Box::pin(self.refold_under(id, mark, Position::ZERO)).await,
+            Warmth::Found(found) => Ok(found),
+            Warmth::Behind(old) => {
+                let folded = Box::pin(self.refold_under(id, None, Position::ZERO)).await;
+                self.or_old(folded, old)
+            }
+            Warmth::Nothing(mark) => Box::pin(self.refold_under(id, mark, Position::ZERO)).await,
         }
     }
 
-    /// A post as Redis has it; if it lacks the row alone, the watermark under which one can be offered.
-    async fn row(&self, id: PostId) -> (Option<Found>, Option<Watermark>) {
+    /// What was folded; or where the event store does not answer, what Redis has from before. Where marks of
+    /// withdrawn posts were dropped, an old row might show one.
+    fn or_old(&self, folded: Result<Found, ReadError>, old: Found) -> Result<Found, ReadError> {
+        match folded {
+            Err(ReadError::Unavailable) if self.withdrawn.are_complete() => Ok(old),
+            outcome => outcome,
+        }
+    }
+
+    /// A post as Redis has it.
+    async fn row(&self, id: PostId) -> Warmth {
         let begun = Instant::now();
         let found = self.warm.row(id).await.unwrap_or_default();
-        match (self.warm.valid(found.watermark), found.row) {
-            (Some(mark), Some(row)) => {
-                let stale = found.quarantined.is_some();
-                let freshness = Freshness::now(mark.point.position, Source::Redis, stale);
-                let incarnation = mark.incarnation;
-                (Some(Found { row: Some(row), incarnation, freshness, begun }), None)
-            }
-            (mark, _) => (None, mark),
+        let (mark, row) = match (self.warm.valid(found.watermark), found.row) {
+            (Some(mark), Some(row)) => (mark, row),
+            (mark, _) => return Warmth::Nothing(mark),
+        };
+        let is_set_aside = found.quarantined.is_some();
+        if !self.learn(id, &row, mark.at(), is_set_aside) {
+            // The projector brings the row up to date; a second hand would only be in its way.
+            return Warmth::Nothing(None);
         }
+        let lags = self.warm.standing.lag(self.warm.views.partition_of(id), &mark);
+        let stale = is_set_aside || found.is_behind || lags;
+        let freshness = Freshness::now(mark.point.position, Source::Redis, stale);
+        let incarnation = mark.incarnation;
+        let read = Found { row: Some(row), incarnation, freshness, begun };
+        if found.is_behind { Warmth::Behind(read) } else { Warmth::Found(read) }
+    }
+
+    /// Learns from a row whether its post is withdrawn. Returns `false` if the row shows the post, and this process
+    /// knows that the post was withdrawn since. A page that is set aside lacks what happened after its row.
+    fn learn(&self, id: PostId, row: &StoredRow, read_at: StorePosition, set_aside: bool) -> bool {
+        let as_of = StorePosition { position: row.position, ..read_at };
+        if row.is_withdrawn() {
+            self.withdrawn.note(id, as_of);
+        }
+        let up_to = if set_aside { as_of } else { read_at.max(as_of) };
+        !row.is_published() || self.withdrawn.admits(id, up_to)
+    }
+
+    /// Learns the same from what was folded.
+    fn learn_from_fold(&self, id: PostId, row: &StoredRow, refold: &Refold) -> bool {
+        let read_at = StorePosition { incarnation: refold.incarnation, position: refold.as_of };
+        self.learn(id, row, read_at, refold.unreadable.contains(&id))
     }
 
     async fn refold_under(
@@ -226,7 +274,12 @@ impl Reads {
     ) -> Result<Found, ReadError> {
         let partition = self.warm.views.partition_of(id);
         let marks: Marks = mark.into_iter().map(|mark| (partition, mark)).collect();
+        let needed = needed.max(self.withdrawn.since(id));
         let refold = self.fold_up_to(needed, vec![id], marks).await?;
+        let is_shown = |row| self.learn_from_fold(id, row, &refold);
+        if !refold.rows.get(&id).is_none_or(is_shown) {
+            return Err(ReadError::Withheld);
+        }
         let stale = refold.unreadable.contains(&id);
         let freshness = Freshness::now(refold.as_of, Source::Log, stale);
         let row = refold.rows.get(&id).cloned();

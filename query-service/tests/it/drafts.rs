@@ -1,6 +1,6 @@
 //! Drafts are their author's alone.
 
-use crate::support::Blog;
+use crate::support::{Answer, Blog, WITHOUT_MEMORY};
 
 #[tokio::test]
 async fn a_draft_is_shown_to_its_author_by_its_id() {
@@ -85,4 +85,90 @@ async fn another_scheme_counts_as_no_credentials_and_the_answer_is_private() {
     }
     assert_eq!(get(&format!("/posts/{draft}")).await.status, 404);
     assert_eq!(get("/me/posts").await.header("www-authenticate"), "Bearer");
+}
+
+#[tokio::test]
+async fn to_others_a_draft_a_free_slug_and_a_deleted_draft_are_the_same() {
+    for options in [&[][..], &WITHOUT_MEMORY] {
+        let blog = Blog::start_with(options).await;
+        let draft = blog.draft("secret").await;
+        let deleted = blog.draft("discarded").await;
+        blog.delete(deleted).await;
+        // So that partitions have positions of their own.
+        for slug in ["a", "b", "c", "d"] {
+            blog.publish(slug).await;
+        }
+        for is_projected in [false, true] {
+            if is_projected {
+                blog.project().await;
+            }
+            let bob = blog.reader().as_author("bob");
+            let token = blog.token(1, draft, blog.head().await);
+            let cookie = format!("consistency={token}");
+            let same = async |of_free: &str, of_others: [&str; 2], base: &str| {
+                let ask = async |address: &str| {
+                    let path = format!("{base}/{address}");
+                    let answers = [
+                        blog.reader().get(&path).await,
+                        blog.reader().head(&path).await,
+                        blog.reader().get_unless(&path, "*").await,
+                        blog.reader().browse(&path).await,
+                        bob.get(&path).await,
+                        blog.reader().get_with(&path, "cookie", &cookie).await,
+                        blog.reader().get_with(&path, "consistency-token", &token).await,
+                    ];
+                    answers.map(|answer| without_source(&answer, address))
+                };
+                for _ in 0..2 {
+                    let free = ask(of_free).await;
+                    for other in of_others {
+                        assert_eq!(ask(other).await, free, "{base}/{other}");
+                    }
+                }
+            };
+            same("nothing", ["secret", "discarded"], "/posts").await;
+            same("nothing", ["secret", "discarded"], "/post").await;
+            let (unknown, draft) = (crate::support::new_id().to_string(), draft.to_string());
+            same(&unknown, [&draft, &deleted.to_string()], "/posts").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_what_was_published_once_is_gone() {
+    let blog = Blog::start_without_memory().await;
+    let draft = blog.draft("never").await;
+    let published = blog.publish("published").await;
+    let unpublished = blog.publish("unpublished").await;
+    blog.unpublish(unpublished).await;
+    for id in [draft, published, unpublished] {
+        blog.delete(id).await;
+    }
+    for is_projected in [false, true] {
+        if is_projected {
+            blog.project().await;
+        }
+        for (slug, id, status) in [
+            ("never", draft, 404),
+            ("published", published, 410),
+            ("unpublished", unpublished, 410),
+        ] {
+            assert_eq!(blog.reader().get(&format!("/posts/{slug}")).await.status, status);
+            assert_eq!(blog.reader().get(&format!("/posts/{id}")).await.status, status);
+        }
+    }
+}
+
+/// Status, headers and text, but for the time and for where a repeated answer came from, which depends on when it
+/// was asked for.
+fn without_source(answer: &Answer, address: &str) -> (u16, Vec<(String, String)>, String) {
+    let mut headers: Vec<_> = answer
+        .headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+        .filter(|(name, _)| name != "date")
+        .map(|(name, value)| (name, value.replace("source=memory", "source=log")))
+        .collect();
+    headers.sort();
+    (answer.status, headers, answer.text.replace(address, ""))
 }

@@ -162,3 +162,21 @@ async fn the_article_this_began_with_keeps_its_shape() {
         blog.project().await;
     }
 }
+
+#[tokio::test]
+async fn bytes_that_were_mended_have_another_entity_tag() {
+    let blog = Blog::start_without_memory().await;
+    let id = blog.publish("writing").await;
+    blog.project().await;
+    let right = blog.reader().get("/posts/writing").await;
+    assert!(right.header("etag").starts_with("\"2-"), "{right:?}");
+    blog.replace_content(id, "\"Wrong.\"").await;
+    let wrong = blog.reader().get("/posts/writing").await;
+    assert_eq!(wrong.json()["content"], "Wrong.");
+    assert_ne!(wrong.header("etag"), right.header("etag"));
+
+    blog.replace_content(id, "\"Begin.\"").await;
+    let mended = blog.reader().get_unless("/posts/writing", wrong.header("etag")).await;
+    assert_eq!((mended.status, &mended.text), (200, &right.text));
+    assert_eq!(mended.header("etag"), right.header("etag"));
+}

@@ -1,10 +1,10 @@
 //! Every slug that a post has had, as long as there are readers who know it. Each answer comes once from the
 //! log alone, then from Redis.
 
-use domain::PostId;
-use testkit::eventually;
+use domain::{Claim, PostId};
+use testkit::{eventually, shared};
 
-use crate::support::Blog;
+use crate::support::{Blog, WITHOUT_MEMORY, database, from_memory};
 
 const SOURCES: [&str; 2] = ["log", "redis"];
 
@@ -72,12 +72,15 @@ async fn a_deleted_post_is_gone_by_all_its_addresses() {
 }
 
 #[tokio::test]
-async fn a_draft_that_is_deleted_is_gone_by_the_slug_it_had_claimed() {
+async fn a_draft_that_is_deleted_is_not_found_by_the_slug_it_had_claimed() {
     let blog = Blog::start_without_memory().await;
     let id = blog.draft("writing").await;
     blog.delete(id).await;
     for _source in SOURCES {
-        gone(&blog, &["writing"], id).await;
+        for address in ["/posts/writing", "/post/writing", &format!("/posts/{id}")] {
+            let answer = blog.reader().get(address).await;
+            assert_eq!((answer.status, answer.code().as_str()), (404, "not_found"), "{address}");
+        }
         blog.warm_up(&["writing"]).await;
     }
 }
@@ -143,6 +146,71 @@ impl Blog {
                 self.views.claim_of(1, &slug.parse().unwrap()).await.unwrap().is_some()
             })
             .await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_lacks_the_claim_of_a_slug_is_shown_in_place() {
+    let database = database().await;
+    let (postgres, database_url) = shared().postgres_proxy(database.name());
+    let (redis, redis_url) = shared().redis_proxy();
+    let blog = Blog::start_behind(database.url(), &database_url, &redis_url, &[]).await;
+    let id = blog.publish("early").await;
+    blog.project().await;
+    from_memory(async || blog.reader().get("/posts/early").await).await;
+
+    blog.move_to(id, "late").await;
+    let claim = Claim { post_id: id, position: blog.head().await };
+    blog.views.remember_slug(1, &"late".parse().unwrap(), claim).await.unwrap();
+    postgres.cut();
+    for source in ["redis", "memory"] {
+        eventually("the page is shown as it was", async || {
+            let pages = [
+                blog.reader().get("/posts/late").await,
+                blog.reader().as_author("bob").get("/posts/late").await,
+                blog.reader().get("/post/late").await,
+                blog.reader().browse("/posts/late").await,
+            ];
+            assert!(pages.iter().all(|page| page.status != 301), "{pages:?}");
+            pages.iter().all(|page| page.status == 200 && page.is_stale())
+        })
+        .await;
+        if source == "redis" {
+            redis.cut();
+        }
+    }
+    // What has the claim leads on as ever.
+    postgres.restore();
+    redis.restore();
+    eventually("Redis is there", async || blog.views.watermarks().await.is_ok()).await;
+    eventually("the old slug leads to the new one", async || {
+        blog.project().await;
+        blog.reader().get("/posts/early").await.header("location") == "/posts/late"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_redirect_keeps_the_query_string() {
+    for options in [&[][..], &WITHOUT_MEMORY] {
+        let blog = Blog::start_with(options).await;
+        let id = blog.publish("early").await;
+        blog.move_to(id, "late").await;
+        blog.project().await;
+        let reader = blog.reader();
+        for _ in 0..3 {
+            for query in ["?utm_source=mail&x=a%20b", "?", ""] {
+                for base in ["/posts", "/post"] {
+                    let moved = reader.get(&format!("{base}/early{query}")).await;
+                    let location = format!("{base}/late{query}");
+                    assert_eq!((moved.status, moved.header("location")), (301, &*location));
+                }
+                let moved = reader.as_author("bob").get(&format!("/posts/early{query}")).await;
+                assert_eq!(moved.header("location"), format!("/posts/late{query}"));
+                let moved = reader.browse(&format!("/posts/early{query}")).await;
+                assert_eq!(moved.header("location"), format!("/posts/late{query}"));
+            }
         }
     }
 }

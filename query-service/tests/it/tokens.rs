@@ -1,9 +1,9 @@
 //! Who shows what they have seen is told no less.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use domain::{Position, PostId};
-use http_api::ConsistencyToken;
+use domain::{Partition, Partitions, Position};
+use http_api::{ConsistencyToken, ConsistencyTokens, ShownToken};
 use testkit::{eventually, own_postgres, shared};
 
 use crate::lists::slugs_of;
@@ -58,7 +58,7 @@ async fn memory_answers_a_token_if_it_has_seen_as_much() {
     let id = blog.publish("writing").await;
     let position = blog.revise_title(id, "On reading").await;
     blog.project().await;
-    let of_no_partition = ConsistencyToken { incarnation: 1, positions: [].into() };
+    let of_no_partition = blog.seal(&ConsistencyToken { incarnation: 1, positions: [].into() });
     for token in [blog.token(1, id, position), of_no_partition] {
         let kept = from_memory(async || {
             // Whoever has a token leaves nothing there for others.
@@ -81,21 +81,89 @@ async fn memory_tells_nobody_with_a_token_that_nothing_is_there() {
     blog.project().await;
     assert_eq!(blog.reader().get("/posts/writing").await.status, 404);
     let id = blog.publish("writing").await;
-    let of_no_partition = ConsistencyToken { incarnation: 1, positions: [].into() };
+    let of_no_partition = blog.seal(&ConsistencyToken { incarnation: 1, positions: [].into() });
     assert_eq!(get(&blog, "/posts/writing", &of_no_partition).await.status, 200);
     assert_eq!(get(&blog, &format!("/posts/{id}"), &of_no_partition).await.status, 200);
 }
 
 #[tokio::test]
-async fn a_token_of_an_earlier_life_is_answered_from_the_log_as_stale() {
-    let blog = Blog::start_with(&LONG_WAIT).await;
+async fn a_token_of_an_unknown_key_or_incarnation_costs_nothing_and_is_stale() {
+    let blog = Blog::start_with(&[WITHOUT_MEMORY, LONG_WAIT].concat()).await;
     let id = blog.publish("writing").await;
     blog.project().await;
-    let answer = get(&blog, "/posts/writing", &blog.token(0, id, Position(1))).await;
-    assert_eq!((answer.status, answer.source(), answer.is_stale()), (200, "log", true));
-    // Of one that this process has not heard of, the log may know.
-    let answer = get(&blog, "/posts/writing", &blog.token(2, id, Position(1))).await;
-    assert_eq!((answer.status, answer.source(), answer.is_stale()), (200, "log", false));
+    let far = Position(1 << 40);
+    let forged = ConsistencyTokens::new(1, [0; 32], Partitions::new(4).unwrap());
+    let forged = forged.seal(&ConsistencyToken {
+        incarnation: 1,
+        positions: (0..4).map(|number| (Partition(number), far)).collect(),
+    });
+    for token in [blog.token(0, id, far), blog.token(2, id, far), forged] {
+        for address in
+            ["/posts/writing", "/post/writing", &format!("/posts/{id}"), "/posts", "/feed.atom"]
+        {
+            let begun = Instant::now();
+            let answer = get(&blog, address, &token).await;
+            assert_eq!((answer.status, answer.source(), answer.is_stale()), (200, "redis", true));
+            assert_eq!(answer.header("cache-control"), "private, no-store");
+            assert!(begun.elapsed() < Duration::from_secs(10), "{address}: it waited");
+        }
+        let cookie = format!("consistency={token}");
+        let answer = blog.reader().get_with("/posts/writing", "cookie", &cookie).await;
+        assert_eq!((answer.status, answer.source(), answer.is_stale()), (200, "redis", true));
+        let answer = get(&blog, "/posts/nothing", &token).await;
+        assert_eq!((answer.status, answer.is_stale()), (404, true));
+        let anne = blog.reader().as_author("anne");
+        assert!(anne.get_with("/me/posts", "consistency-token", &token).await.is_stale());
+    }
+}
+
+#[tokio::test]
+async fn the_key_that_a_new_incarnation_brings_replaces_the_old_one() {
+    let blog = Blog::start_with(&NO_WAIT).await;
+    let id = blog.publish("writing").await;
+    blog.project().await;
+    let old = blog.token(1, id, Position(2));
+    assert!(!get(&blog, "/posts/writing", &old).await.is_stale());
+    sqlx::query("UPDATE store SET token_key = DEFAULT").execute(&blog.pool).await.unwrap();
+    eventually("the new key is known", async || {
+        get(&blog, "/posts/writing", &old).await.is_stale()
+    })
+    .await;
+    let store = event_log::open(&blog.pool).await.unwrap();
+    let tokens = ConsistencyTokens::new(1, store.token_key.0, store.partitions);
+    let new = tokens.issue(blog.views.partition_of(id), Position(2), ShownToken::Nothing);
+    assert!(!get(&blog, "/posts/writing", &tokens.seal(&new)).await.is_stale());
+}
+
+#[tokio::test]
+async fn two_tokens_and_a_long_one_are_refused() {
+    let blog = Blog::start().await;
+    let id = blog.publish("writing").await;
+    blog.project().await;
+    let token = blog.token(1, id, Position(2));
+    for address in ["/posts/writing", "/posts", "/feed.atom"] {
+        let name = "consistency-token";
+        let twice = blog.reader().get_with_all(address, &[(name, &token), (name, &token)]).await;
+        assert_eq!((twice.status, twice.code().as_str()), (400, "invalid_request"), "{address}");
+        let long = blog.reader().get_with(address, name, &"A".repeat(5_000)).await;
+        assert_eq!((long.status, long.code().as_str()), (400, "invalid_request"), "{address}");
+    }
+}
+
+#[tokio::test]
+async fn a_cookie_of_a_longer_name_is_not_ours() {
+    let blog = Blog::start().await;
+    blog.publish("writing").await;
+    blog.project().await;
+    for cookie in ["consistency2=x", "consistency_banner=seen; a=b", "a=consistency=x"] {
+        for address in ["/posts/writing", "/posts", "/feed.atom"] {
+            let answer = blog.reader().get_with(address, "cookie", cookie).await;
+            let shared = "public, max-age=0, must-revalidate";
+            assert_eq!((answer.status, answer.header("cache-control")), (200, shared), "{cookie}");
+        }
+    }
+    let reader = blog.reader();
+    from_memory(async || reader.get_with("/posts/writing", "cookie", "consistency2=x").await).await;
 }
 
 #[tokio::test]
@@ -146,7 +214,7 @@ async fn a_list_waits_for_all_partitions_and_says_if_one_is_still_behind() {
         let list = get(&impatient, "/posts", &token).await;
         assert_eq!((slugs_of(&list), list.is_stale()), (vec!["first".to_owned()], true));
         let anne = impatient.reader().as_author("anne");
-        let own = anne.get_with("/me/posts", "consistency-token", &token.to_string()).await;
+        let own = anne.get_with("/me/posts", "consistency-token", &token).await;
         assert_eq!((own.status, own.is_stale()), (200, true));
     }
 }
@@ -237,18 +305,6 @@ fn both() -> Vec<String> {
     vec!["second".to_owned(), "first".to_owned()]
 }
 
-pub(crate) async fn get(blog: &Blog, address: &str, token: &ConsistencyToken) -> Answer {
-    blog.reader().get_with(address, "consistency-token", &token.to_string()).await
-}
-
-impl Blog {
-    /// A token that demands a position of a post's partition.
-    pub(crate) fn token(
-        &self,
-        incarnation: u32,
-        id: PostId,
-        position: Position,
-    ) -> ConsistencyToken {
-        ConsistencyToken::new(incarnation, self.views.partition_of(id), position)
-    }
+pub(crate) async fn get(blog: &Blog, address: &str, token: &str) -> Answer {
+    blog.reader().get_with(address, "consistency-token", token).await
 }

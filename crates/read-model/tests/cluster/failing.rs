@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use domain::{Partition, Partitions, Point, Position};
-use read_model::{Advance, Flag, Guarded, Heard, KeySpace, Views};
+use read_model::{Advance, Change, Flag, Guarded, Heard, KeySpace, Views, Visibility};
 use testkit::{
     RedisCluster, Signal, eventually, eventually_within, own_redis_cluster, unique_name,
 };
@@ -134,7 +134,9 @@ async fn changes_are_heard_from_another_node_once_one_is_away() {
         let answer = lot.views.advance(&[change]).await.unwrap().remove(0);
         assert_eq!(answer.unwrap(), Guarded::Written);
         lot.at[usize::from(partition.0)] = at + 1;
-        let hearing = async { while heard.recv().await != Some(Heard::Change(post.id, vec![])) {} };
+        let visibility = Visibility::Unknown;
+        let change = Heard::Change(Change { post_id: post.id, visibility, slugs: vec![] });
+        let hearing = async { while heard.recv().await.as_ref() != Some(&change) {} };
         tokio::time::timeout(Duration::from_secs(1), hearing).await.is_ok()
     })
     .await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use domain::{Claim, Partition, Partitions, Position};
-use read_model::{Advance, Guarded, Heard, KeySpace, Views};
+use read_model::{Advance, Change, Guarded, Heard, KeySpace, StorePosition, Views, Visibility};
 use testkit::{own_redis, shared};
 use tokio::sync::mpsc;
 
@@ -26,9 +26,32 @@ async fn a_change_is_heard_with_its_slugs_by_either_protocol() {
     let run = Advance { slugs, ..advance(Partition(0), 0, 2, vec![(post.id, post.row_at(2))]) };
     assert_eq!(store.advance(run).await, Guarded::Written);
 
-    let change = Some(Heard::Change(post.id, vec![slug]));
+    let at = StorePosition { incarnation: 1, position: Position(2) };
+    let visibility = Visibility::Published(at);
+    let change = Change { post_id: post.id, visibility, slugs: vec![slug] };
+    let change = Some(Heard::Change(change));
     assert_eq!(by_resp3.recv().await, change);
     assert_eq!(by_resp2.recv().await, change);
+}
+
+#[tokio::test]
+async fn a_change_says_whether_the_post_may_still_be_shown() {
+    let store = Store::new().await;
+    let mut heard = listen(&ground::url().await, &store.prefix);
+    assert_eq!(heard.recv().await, Some(Heard::Beginning));
+    let at = |position| StorePosition { incarnation: 1, position: Position(position) };
+    let drafted = Post::drafted(1);
+    let deleted = drafted.clone().published(2).deleted(3);
+    for (row, position, visibility) in [
+        (drafted.row_at(1), 1, Visibility::Unpublished(at(1))),
+        (deleted.row_at(2), 2, Visibility::Published(at(2))),
+        (deleted.row_at(3), 3, Visibility::Withdrawn(at(3))),
+    ] {
+        let run = advance(Partition(0), position - 1, position, vec![(deleted.id, row)]);
+        assert_eq!(store.advance(run).await, Guarded::Written);
+        let change = Change { post_id: deleted.id, visibility, slugs: vec![] };
+        assert_eq!(heard.recv().await, Some(Heard::Change(change)));
+    }
 }
 
 #[tokio::test]

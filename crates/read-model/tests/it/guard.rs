@@ -21,6 +21,7 @@ async fn an_advance_moves_the_watermark_together_with_the_rows() {
         store.views.row(post.id).await.unwrap(),
         FoundRow {
             watermark: Some(standing_at(3)),
+            is_behind: false,
             row: Some(post.stored_at(3)),
             quarantined: None
         }

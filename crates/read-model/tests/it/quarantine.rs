@@ -105,7 +105,7 @@ async fn what_has_changed_is_announced_with_the_slugs_it_took() {
     assert_eq!(store.advance(advance).await, Guarded::Written);
 
     let told = heard.on_message().next().await.unwrap().get_payload::<String>().unwrap();
-    assert_eq!(told, format!("{} on-writing on-writing-2\n", post.id));
+    assert_eq!(told, format!("{} published 1 2 on-writing on-writing-2\n", post.id));
 }
 
 /// Lets the first two events of a post in, and sets it aside for the third.

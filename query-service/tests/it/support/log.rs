@@ -65,6 +65,15 @@ impl Blog {
         self.record(id, json!({"deleted": {}})).await;
     }
 
+    pub(crate) async fn publish_again(&self, id: PostId, slug: &str) {
+        self.record(id, json!({"published": {"slug": slug}})).await;
+    }
+
+    /// Position of the last event.
+    pub(crate) async fn head(&self) -> Position {
+        self.log().head().await.unwrap()
+    }
+
     /// Records one event, in the form in which it is stored.
     pub(crate) async fn record(&self, id: PostId, event: Value) -> Position {
         let (name, members) = event.as_object().unwrap().iter().next().unwrap();

@@ -9,8 +9,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Parser as _;
-use domain::{AuthorId, Partitions, PostId};
+use domain::{AuthorId, Partitions, Position, PostId};
 use event_log::Store;
+use http_api::{ConsistencyToken, ConsistencyTokens};
 use query_service::{App, Config};
 use read_model::{Fold, KeySpace, Views, fold_page};
 use sqlx::PgPool;
@@ -131,6 +132,17 @@ impl Blog {
     /// Somebody who reads, without saying who they are.
     pub(crate) fn reader(&self) -> Reader {
         Reader::new(self.address())
+    }
+
+    /// A token that demands a position of a post's partition.
+    pub(crate) fn token(&self, incarnation: u32, id: PostId, position: Position) -> String {
+        let positions = [(self.views.partition_of(id), position)].into();
+        self.seal(&ConsistencyToken { incarnation, positions })
+    }
+
+    pub(crate) fn seal(&self, token: &ConsistencyToken) -> String {
+        let Store { incarnation, token_key, partitions } = self.store;
+        ConsistencyTokens::new(incarnation, token_key.0, partitions).seal(token)
     }
 
     pub(crate) fn ops(&self) -> Reader {

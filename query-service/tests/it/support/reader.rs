@@ -89,6 +89,14 @@ impl Reader {
         self.send(self.client.get(self.url(path)).header(name, value)).await
     }
 
+    /// With more headers, which may have one name.
+    pub(crate) async fn get_with_all(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let request = self.client.get(self.url(path));
+        let request =
+            headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        self.send(request).await
+    }
+
     /// As a browser asks for a page.
     pub(crate) async fn browse(&self, path: &str) -> Answer {
         self.get_with(path, "accept", BROWSER).await

@@ -158,11 +158,49 @@ impl Blog {
         assert_eq!(added, 0, "there was no text");
     }
 
+    /// Puts other bytes in place of the content of a page in Redis, a JSON string.
+    pub(crate) async fn replace_content(&self, id: PostId, content: &str) {
+        let (mut redis, key) = self.redis_of(id).await;
+        let added: u32 = redis.hset(key, "content", content).await.unwrap();
+        assert_eq!(added, 0, "there was no content");
+    }
+
     /// Takes the text beside a page away.
     pub(crate) async fn forget_text(&self, id: PostId) {
         let (mut redis, key) = self.redis_of(id).await;
         let removed: u32 = redis.hdel(key, "html").await.unwrap();
         assert_eq!(removed, 1, "there was no text");
+    }
+
+    /// All keys of this blog in Redis with what they hold, as in a dump.
+    pub(crate) async fn dump(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut redis = self.redis().await;
+        let mut dump = vec![];
+        for key in self.keys(&mut redis).await {
+            let value = redis::cmd("DUMP").arg(&key).query_async(&mut redis).await.unwrap();
+            dump.push((key, value));
+        }
+        dump
+    }
+
+    /// Has Redis come back from a dump: all that was written since is lost, in one step.
+    pub(crate) async fn restore(&self, dump: &[(Vec<u8>, Vec<u8>)]) {
+        let mut redis = self.redis().await;
+        let mut pipe = redis::pipe();
+        pipe.atomic().del(self.keys(&mut redis).await);
+        for (key, value) in dump {
+            pipe.cmd("RESTORE").arg(key).arg(0).arg(value).arg("REPLACE");
+        }
+        pipe.query_async::<()>(&mut redis).await.unwrap();
+    }
+
+    async fn keys(&self, redis: &mut MultiplexedConnection) -> Vec<Vec<u8>> {
+        let pattern = format!("*{}*", self.settings.prefix);
+        redis::cmd("KEYS").arg(pattern).query_async(redis).await.unwrap()
+    }
+
+    async fn redis(&self) -> MultiplexedConnection {
+        testkit::patient_connection(&self.settings.redis_url).await.unwrap()
     }
 
     /// A connection to where the row of a post lies, and its key.
@@ -195,7 +233,7 @@ impl Blog {
         fold_pages(&events).into_iter().collect()
     }
 
-    fn log(&self) -> EventLog {
+    pub(super) fn log(&self) -> EventLog {
         EventLog::new(self.pool.clone(), self.store.partitions)
     }
 }
