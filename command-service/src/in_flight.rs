@@ -18,7 +18,7 @@ use http_api::{Actor, Problem, TokenVerifier};
 use http_body::{Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What a request takes beside its body, about: its head, its connection's buffers, its response.
+/// Estimated size of a request beside its body, in KiB: head, buffers of its connection, response.
 const KIB_OF_ANY: usize = 8;
 /// The largest request that there may be.
 const MAX_KIB: usize = KIB_OF_ANY + MAX_BODY_BYTES / 1024;
@@ -36,7 +36,7 @@ pub(crate) struct InFlight {
     bytes: metrics::Gauge,
 }
 
-/// What one request takes, given back when it is answered or its client has gone.
+/// Capacity that one request takes, given back when it is answered or its client has gone.
 #[derive(Debug)]
 struct Taken {
     in_flight: InFlight,
@@ -123,7 +123,7 @@ impl Drop for Taken {
     }
 }
 
-/// What admission needs.
+/// State of the admission layer.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
     pub(crate) in_flight: InFlight,

@@ -51,8 +51,8 @@ pub(crate) struct Watch {
     pub(crate) relay: RelayHealth,
 }
 
-/// Whether Postgres answers and takes no writes. Commands are rejected then without an attempt. Clones
-/// share it.
+/// Flag that Postgres answers and takes no writes. Commands are then rejected without an attempt.
+/// Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ReadOnly(Arc<AtomicBool>);
 

@@ -165,8 +165,8 @@ impl Projection {
         Ok(Step::Nothing)
     }
 
-    /// What comes next where a message does not follow the views, cannot be read, or leaves its payload in the
-    /// log: the log has it.
+    /// Continues from the log where a message does not follow the views, cannot be read, or leaves its
+    /// payload in the log.
     async fn step_by_the_log(
         &self,
         partition: Partition,

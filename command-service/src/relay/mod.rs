@@ -80,7 +80,7 @@ pub struct RelaySettings {
     pub topic_check: Duration,
 }
 
-/// What a process keeps from one round to the next.
+/// State that a process keeps from one round to the next.
 #[derive(Debug, Default)]
 struct Experience {
     /// The topic as it was found, and when.

@@ -149,7 +149,7 @@ mod tests {
             (2, &[Broken], State::OutcomeUnknown),
             (2, &[Broken, PASSING], State::OutcomeUnknown),
             (2, &[Broken, Broken, Broken], State::OutcomeUnknown),
-            // A batch is halved when it was cancelled twice, whoever cancelled it.
+            // A batch is halved when it was cancelled twice, by Postgres or by its own limit.
             (2, &[CANCELLED], State::NotSent),
             (2, &[CANCELLED, PASSING, CANCELLED], State::Halved),
             (2, &[TimedOut], State::OutcomeUnknown),

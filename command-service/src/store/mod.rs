@@ -79,7 +79,7 @@ pub struct Loaded<A> {
     pub version: u64,
 }
 
-/// What one decision does to one aggregate.
+/// Events and claims of one decision about one aggregate.
 #[derive(Debug)]
 pub struct Decided<'a, A: Aggregate> {
     /// Time by which the commit must be answered.
@@ -91,7 +91,7 @@ pub struct Decided<'a, A: Aggregate> {
     /// The aggregate after these events.
     pub aggregate: &'a A,
     pub metadata: &'a HashMap<String, String>,
-    /// What is to be kept under the client's key.
+    /// Outcome to be stored under the client's key.
     pub kept: Option<Kept>,
     /// Released no earlier than the commit is judged.
     pub lock: Option<Lock>,

@@ -335,7 +335,7 @@ async fn read_topic(topic: &str, head: u64) -> Vec<Message> {
     read_positions(&shared().kafka, topic, head).await
 }
 
-/// The same from these brokers.
+/// Reads the topic from these brokers.
 pub(crate) async fn read_positions(brokers: &str, topic: &str, head: u64) -> Vec<Message> {
     read_messages_from(brokers, topic, |read| {
         (1..=head).any(|position| !read.iter().any(|read| at(read) == position))

@@ -110,8 +110,8 @@ pub async fn open(pool: &PgPool) -> Result<Store, StoreError> {
     open_on(&mut *pool.acquire().await?).await
 }
 
-/// The same, but waits until there is a primary, for as long as `patience` lasts, and calls `waits`
-/// with the reason. Fails at once with an error that time does not change: a wrong password, a
+/// Opens the store like [`open`], but waits up to `patience` for a primary, and calls `waits` with
+/// the reason. Fails at once with an error that time does not change: a wrong password, a
 /// missing database or privilege.
 pub async fn open_within(
     patience: Duration,

@@ -1,4 +1,4 @@
-//! What every request passes before anything else looks at it: a check of its `Host`, and its id.
+//! Checks that every request passes first: its `Host`, and its id.
 
 use std::convert::Infallible;
 use std::pin::Pin;

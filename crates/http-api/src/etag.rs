@@ -28,7 +28,7 @@ fn header(text: String) -> HeaderValue {
 pub enum EntityTags {
     /// `*`
     Any,
-    /// What stands between the quotes of each entity tag, strong or weak.
+    /// Opaque text of each entity tag, strong or weak.
     List(Vec<Vec<u8>>),
 }
 

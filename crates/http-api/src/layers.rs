@@ -1,4 +1,4 @@
-//! What surrounds every handler: a limit on time, refusals in one shape, and numbers.
+//! Layers around every handler: a limit on time, problem documents for refusals, and metrics.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -18,7 +18,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{CorsArgs, Problem};
 
-/// What every HTTP service counts, its connections aside.
+/// Metrics of every HTTP service, except those of its connections.
 pub const METRICS: &[Metric] = &[
     Metric {
         name: "http_requests_total",

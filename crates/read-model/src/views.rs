@@ -73,7 +73,7 @@ impl Views {
         })
     }
 
-    /// The same views, made by another fold: the seam for tests of what a fold may do.
+    /// Returns these views with another fold: the seam for tests of folds that fail.
     #[must_use]
     pub fn folding_by(self, fold: Fold) -> Self {
         Self { fold, ..self }

@@ -7,7 +7,7 @@
 //! text is not shown to it: of that the renderer writes no tag that could do harm, and escapes all others.
 //! A text that exceeds a budget (of marks, depth, nodes or size) is shown as it was written instead, since other
 //! posts wait behind it. So is one that the renderer or the cleaner panics at. Budgets count, and measure no time:
-//! the same text always gives the same bytes.
+//! one text always gives the same bytes.
 
 mod clean;
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub struct ConnectionArgs {
     pub connections: usize,
 }
 
-/// What the clients of one port may take.
+/// Limits for the clients of one port.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Name of the port in metrics.

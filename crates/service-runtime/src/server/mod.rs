@@ -35,7 +35,7 @@ pub use limits::{ConnectionArgs, Limits};
 /// Interval between two looks at all connections.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// What a server counts of its connections.
+/// Metrics of a server's connections.
 pub const METRICS: &[Metric] = &[
     Metric {
         name: "http_connections",

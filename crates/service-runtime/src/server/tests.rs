@@ -1,4 +1,4 @@
-//! What a client sees of the limits, and of a server that stops.
+//! Tests of the limits, and of a server that stops, as a client sees them.
 
 use axum::body::{Body, to_bytes};
 use axum::http::StatusCode;
