@@ -99,10 +99,23 @@ impl Service {
         self.until_ready().await;
     }
 
-    /// Whether it says so itself.
+    /// Returns `true` if the service says so itself.
     pub async fn is_ready(&self) -> bool {
         let answer = self.client.get(format!("http://{}/health/ready", self.ops)).send().await;
         answer.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    /// Fails with the states of all checks, unless the service is ready.
+    ///
+    /// # Panics
+    ///
+    /// If it is not ready, or the ops port does not answer.
+    pub async fn assert_ready(&self, when: &str) {
+        let answer = self.client.get(format!("http://{}/health/ready", self.ops)).send().await;
+        let answer = answer.unwrap_or_else(|error| panic!("{when}: no answer: {error}"));
+        let is_ready = answer.status().is_success();
+        let checks = answer.text().await.unwrap_or_default();
+        assert!(is_ready, "{when}: the {} is not ready: {checks}", self.name);
     }
 
     /// What it tells at `/metrics`.

@@ -35,7 +35,9 @@ async fn beside_slow_clients_of_every_kind_all_others_are_served() {
         );
 
         let slowest = serve_honest_clients(&blog, &format!("{slowness:?}")).await;
-        assert!(blog.command.is_ready().await && blog.query.is_ready().await, "{slowness:?}");
+        for service in [&blog.command, &blog.query] {
+            service.assert_ready(&format!("{slowness:?}")).await;
+        }
         for (service, before) in [(&mut blog.command, command), (&mut blog.query, query)] {
             let growth = resident_kib(service).saturating_sub(before);
             report(&format!("{slowness:?}: {} grew by {growth} KiB", service.name()));
@@ -64,7 +66,9 @@ async fn at_the_limit_of_connections_others_are_still_served() {
             page.is_ok_and(|page| post.is_shown_by(&page))
         })
         .await;
-        assert!(blog.command.is_ready().await && blog.query.is_ready().await, "{slowness:?}");
+        for service in [&blog.command, &blog.query] {
+            service.assert_ready(&format!("{slowness:?}")).await;
+        }
         for service in [&blog.command, &blog.query] {
             let metrics = service.metrics().await;
             let open = "http_connections{port=\"http\"} ";
