@@ -144,7 +144,7 @@ pub(crate) const HEARTBEAT: &str = "runtime";
 
 /// Reports until it is dropped.
 pub(crate) async fn heartbeat() {
-    idle(std::future::pending()).await;
+    idle(std::future::pending::<()>()).await;
 }
 
 #[cfg(test)]
