@@ -26,6 +26,6 @@ pub(crate) fn routes(
         .route("/post", post(posts::create_article))
         // Outside of whatever reads a body.
         .route_layer(from_fn_with_state(admission, admit))
-        .merge(http_api::openapi::serve(openapi::document()));
+        .merge(http_api::openapi::serve(&openapi::document()));
     layers::surround(routes, request_limit, cors).with_state(service)
 }

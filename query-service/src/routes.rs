@@ -50,7 +50,7 @@ pub(crate) fn routes(service: Service, time_limit: Duration, cors: &CorsArgs) ->
         .route(Site::FEED, get(feed::feed))
         .route("/sitemap.xml", get(sitemap::sitemap))
         .route("/assets/{name}", get(browser::asset))
-        .merge(http_api::openapi::serve(openapi::document()));
+        .merge(http_api::openapi::serve(&openapi::document()));
     surround(routes, time_limit, cors)
         .layer(from_fn(browser::problems_as_pages))
         .layer(map_response(async |response| store_only_what_may_be(response)))

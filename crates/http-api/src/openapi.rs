@@ -6,6 +6,9 @@
 use std::collections::BTreeMap;
 
 use axum::Router;
+use axum::body::Bytes;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::header::HeaderBuilder;
@@ -45,10 +48,17 @@ pub fn document(info: Info, paths: impl Into<Paths>, schemas: ComponentsBuilder)
 }
 
 /// `/openapi.json`, and `/docs` for people: a page that loads nothing from elsewhere.
-pub fn serve<S: Clone + Send + Sync + 'static>(document: OpenApi) -> Router<S> {
+///
+/// # Panics
+///
+/// If the document cannot be printed as JSON.
+pub fn serve<S: Clone + Send + Sync + 'static>(document: &OpenApi) -> Router<S> {
     // Left to itself, the page asks a service on the Internet whether the document is valid.
-    let config = Config::default().validator_url("none").try_it_out_enabled(true);
-    SwaggerUi::new("/docs").url("/openapi.json", document).config(config).into()
+    let config = Config::new(["/openapi.json"]).validator_url("none").try_it_out_enabled(true);
+    let page: Router<S> = SwaggerUi::new("/docs").config(config).into();
+    // Printed once: requests for it are unauthenticated and must cost little.
+    let json = Bytes::from(serde_json::to_vec(document).expect("the document is no JSON"));
+    page.route("/openapi.json", get(async || ([(CONTENT_TYPE, "application/json")], json)))
 }
 
 /// Any request may have an id, and so has its response.
