@@ -84,7 +84,7 @@ async fn what_a_topic_with_too_few_partitions_cannot_bring_is_read_from_the_log(
     blog.loses_its_topic(&kafka, 3).await;
     let projector = blog.project_impatiently().await;
     projector.names("has 3 partitions and the store 4").await;
-    assert_eq!(projector.health().await.0, 200);
+    eventually("it is ready all the same", async || projector.health().await.0 == 200).await;
     blog.publish_in_all(2).await;
     blog.views_agree_with_the_log().await;
     assert_eq!(blog.epochs().await, epochs);
