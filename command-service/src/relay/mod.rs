@@ -355,7 +355,7 @@ impl Relay {
                     return Ok(());
                 }
                 Some(delivered) = course.in_flight.next() => {
-                    self.delivered(course, delivered?);
+                    self.delivered(course, &delivered?);
                     // Under load the tick saves it. A single event need not wait for that.
                     if course.in_flight.is_empty() && course.saved.1.elapsed() >= SAVE {
                         self.save(held, course).await?;
@@ -425,7 +425,7 @@ impl Relay {
         Ok(())
     }
 
-    fn delivered(&self, course: &mut Course, delivered: Delivered) {
+    fn delivered(&self, course: &mut Course, delivered: &Delivered) {
         let position = delivered.position;
         if let Some(bytes) = delivered.left_out {
             let limit = course.topic.max_message_bytes;
@@ -434,7 +434,7 @@ impl Relay {
             metrics::counter!("relay_stubs_total").increment(1);
             self.health.published_stub(rejected);
         }
-        course.acknowledge(&delivered);
+        course.acknowledge(delivered);
     }
 }
 
