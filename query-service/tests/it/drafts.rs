@@ -159,16 +159,17 @@ async fn only_what_was_published_once_is_gone() {
     }
 }
 
-/// Status, headers and text, but for the time and for where a repeated answer came from, which depends on when it
-/// was asked for.
+/// Status, headers and text, but for the time and the id of the request, and for where a repeated answer came from:
+/// that depends on when it was asked for.
 fn without_source(answer: &Answer, address: &str) -> (u16, Vec<(String, String)>, String) {
     let mut headers: Vec<_> = answer
         .headers
         .iter()
         .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
-        .filter(|(name, _)| name != "date")
+        .filter(|(name, _)| !["date", "x-request-id"].contains(&name.as_str()))
         .map(|(name, value)| (name, value.replace("source=memory", "source=log")))
         .collect();
     headers.sort();
-    (answer.status, headers, answer.text.replace(address, ""))
+    let text = answer.text.replace(address, "").replace(answer.header("x-request-id"), "");
+    (answer.status, headers, text)
 }
