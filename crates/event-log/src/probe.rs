@@ -68,7 +68,8 @@ impl Probe {
     /// Returns the state of the store, from a primary.
     pub async fn state(&self, partitions: Partitions) -> Result<StoreState, sqlx::Error> {
         let mut probing = self.connection().await?;
-        let rows: Vec<(i32, Vec<u8>, Option<i64>, Option<Uuid>)> = sqlx::query_as(
+        type Row = (i32, Vec<u8>, Option<i64>, Option<Uuid>);
+        let rows: Vec<Row> = sqlx::query_as(
             "SELECT store.incarnation, store.token_key, last.position, last.event_id
              FROM store
              CROSS JOIN generate_series(0, $1 - 1) AS each (partition)
@@ -85,7 +86,7 @@ impl Probe {
         .await?;
         self.keep(probing);
         let (incarnation, key, ..) = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-        let head = |(_, _, position, event_id): &(_, _, Option<i64>, Option<Uuid>)| {
+        let head = |(_, _, position, event_id): &Row| {
             position.zip(*event_id).map_or(Point::START, |(position, event_id)| Point {
                 position: Position::from_i64(position),
                 event_id,
