@@ -99,7 +99,7 @@ impl Document {
         Shown { freshness, body: self.body.clone(), etag: self.etag.clone() }
     }
 
-    fn from_memory(&self, stale: bool) -> Shown {
+    fn cached_copy(&self, stale: bool) -> Shown {
         let age_seconds = self.origin.begun.elapsed().as_secs();
         let freshness =
             Freshness { source: Source::Memory, age_seconds, stale, ..self.origin.freshness };
@@ -108,7 +108,7 @@ impl Document {
 
     /// This document without the entries of withdrawn posts.
     fn stale_copy(&self, is_withdrawn: impl Fn(PostId) -> bool) -> Shown {
-        let mut shown = self.from_memory(true);
+        let mut shown = self.cached_copy(true);
         if self.entries.iter().any(|(id, _)| is_withdrawn(*id)) {
             let (mut body, mut end) = (Vec::with_capacity(self.body.len()), 0);
             for (_, entry) in self.entries.iter().filter(|(id, _)| is_withdrawn(*id)) {
@@ -142,7 +142,7 @@ impl Documents {
             && !last.entries.iter().any(|(id, _)| is_withdrawn(*id))
             && last.includes(token)
         {
-            return Ok(last.from_memory(false));
+            return Ok(last.cached_copy(false));
         }
         if let Some(token) = token {
             service.reads.wait_for(token).await;

@@ -144,14 +144,12 @@ impl StoreError {
     /// resources left, or it is not the primary.
     fn is_transient(&self) -> bool {
         const TRANSIENT: [&str; 3] = ["08", "53", "57"];
-        match self {
-            Self::Database(sqlx::Error::Io(_)) => true,
-            Self::Database(error) => error
+        let Self::Database(error) = self else { return false };
+        matches!(error, sqlx::Error::Io(_))
+            || error
                 .as_database_error()
                 .and_then(|error| error.code())
-                .is_some_and(|code| TRANSIENT.iter().any(|class| code.starts_with(class))),
-            _ => false,
-        }
+                .is_some_and(|code| TRANSIENT.iter().any(|class| code.starts_with(class)))
     }
 }
 

@@ -69,11 +69,12 @@ impl TokenVerifier {
         })?;
         let decoded = decode::<Claims>(token, &key.verifying, validation);
         let Claims { sub, name, aud } = decoded
-            .map_err(|error| match error.kind() {
-                ErrorKind::ExpiredSignature => {
+            .map_err(|error| {
+                if matches!(error.kind(), ErrorKind::ExpiredSignature) {
                     Problem::invalid_token("the bearer token has expired")
+                } else {
+                    not_valid()
                 }
-                _ => not_valid(),
             })?
             .claims;
         // A token for an audience is not for a service that does not know itself to be one of it

@@ -157,7 +157,7 @@ fn a_set_may_hold_public_keys_beside_secrets() {
     // The last 32 bytes of the structure are the key.
     let x = URL_SAFE_NO_PAD.encode(&der[der.len() - 32..]);
     let public = json!({ "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "kid": "p", "x": x });
-    let alone = KeySet::new(&[public.clone()]);
+    let alone = KeySet::new(std::slice::from_ref(&public));
     let token = std::fs::read_to_string(format!("{keys}/ed25519.token")).unwrap();
     assert!(verifier(&alone.args()).verify(token.trim()).is_ok());
     assert!(sign(&alone.args(), &anne(), Duration::from_secs(60)).is_err());
