@@ -64,9 +64,10 @@ pub fn serve<S: Clone + Send + Sync + 'static>(document: &OpenApi) -> Router<S> 
 /// Any request may have an id, and so has its response.
 fn add_request_ids(path: &mut PathItem) {
     let id = || text().min_length(Some(1)).max_length(Some(128)).pattern(Some("^[!-~]+$"));
-    let chosen = "An id of the client's choice for this request; without one, the service makes one. Responses, \
-        problem documents and log output name it.";
-    let parameter = request_header("X-Request-Id", chosen, id());
+    let chosen = "An id of the client's choice for this request: 1–128 visible ASCII characters. Without one, or \
+        in place of another text, the service makes one. Responses, problem documents and log output name it.";
+    // Any text is accepted, so the schema of the parameter has no pattern.
+    let parameter = request_header("X-Request-Id", chosen, text());
     path.parameters.get_or_insert_default().push(parameter.into());
     let PathItem { get, head, post, put, patch, delete, .. } = path;
     let operations = [get, head, post, put, patch, delete].into_iter().flatten();
