@@ -93,10 +93,16 @@ impl Document {
         token.is_none_or(|token| self.origin.reach.lacks(token).is_empty())
     }
 
-    fn just_built(&self, token: Option<&ConsistencyToken>) -> Shown {
+    /// This document as it was built, without the entries of posts that were withdrawn meanwhile.
+    fn just_built(
+        &self,
+        token: Option<&ConsistencyToken>,
+        is_withdrawn: impl Fn(PostId) -> bool,
+    ) -> Shown {
         let stale = self.origin.freshness.stale || !self.includes(token);
         let freshness = Freshness { stale, ..self.origin.freshness };
-        Shown { freshness, body: self.body.clone(), etag: self.etag.clone() }
+        let shown = Shown { freshness, body: self.body.clone(), etag: self.etag.clone() };
+        self.without(shown, is_withdrawn)
     }
 
     fn cached_copy(&self, stale: bool) -> Shown {
@@ -106,9 +112,13 @@ impl Document {
         Shown { freshness, body: self.body.clone(), etag: self.etag.clone() }
     }
 
-    /// This document without the entries of withdrawn posts.
+    /// This document as a stale copy, without the entries of withdrawn posts.
     fn stale_copy(&self, is_withdrawn: impl Fn(PostId) -> bool) -> Shown {
-        let mut shown = self.cached_copy(true);
+        self.without(self.cached_copy(true), is_withdrawn)
+    }
+
+    /// Cuts the entries of withdrawn posts out of what is shown of this document.
+    fn without(&self, mut shown: Shown, is_withdrawn: impl Fn(PostId) -> bool) -> Shown {
         if self.entries.iter().any(|(id, _)| is_withdrawn(*id)) {
             let (mut body, mut end) = (Vec::with_capacity(self.body.len()), 0);
             for (_, entry) in self.entries.iter().filter(|(id, _)| is_withdrawn(*id)) {
@@ -153,7 +163,7 @@ impl Documents {
             built = self.build(service, &build).await;
         }
         match (built, self.last(service, Duration::MAX)) {
-            (Ok(document), _) => Ok(document.just_built(token)),
+            (Ok(document), _) => Ok(document.just_built(token, is_withdrawn)),
             (Err(_), Some(last)) => Ok(last.stale_copy(is_withdrawn)),
             (Err(error), None) => Err(error),
         }
@@ -241,5 +251,7 @@ mod tests {
         let without = document.stale_copy(|post| post == id(1) || post == id(3));
         assert_eq!(&without.body[..], b"head bb tail");
         assert_ne!(without.etag, whole.etag);
+        let built = document.just_built(None, |post| post == id(2));
+        assert_eq!((&built.body[..], built.freshness.stale), (&b"head aa cc tail"[..], false));
     }
 }

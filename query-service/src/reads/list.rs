@@ -172,7 +172,8 @@ impl Reads {
                     let is_set_aside = found.quarantined.is_some();
                     // One that was withdrawn since is left out.
                     let is_shown = self.learn(*id, &row, mark.at(), is_set_aside);
-                    stale |= is_set_aside || !is_shown;
+                    // Redis may have gone back between the two exchanges.
+                    stale |= is_set_aside || !is_shown || found.is_behind;
                     if is_shown {
                         rows.insert(*id, row);
                     }
