@@ -205,8 +205,13 @@ impl Connections {
             activity.stop();
         }
         let all_ended = async {
+            let mut looks = interval(LOOK_INTERVAL);
             while !self.open.is_empty() {
-                self.ended().await;
+                progress::tick();
+                tokio::select! {
+                    () = self.ended() => {}
+                    _ = looks.tick() => self.look_at_all(),
+                }
             }
         };
         if tokio::time::timeout(within, all_ended).await.is_err() {
