@@ -228,7 +228,7 @@ impl TopicTask {
             self.report(found.context("describing the topic")?);
             progress::tick();
             let pause = tokio::time::sleep(DESCRIBE_INTERVAL);
-            if stop.run_until_cancelled(pause).await.is_none() {
+            if progress::idle(stop.run_until_cancelled(pause)).await.is_none() {
                 return Ok(());
             }
         }

@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use domain::{Position, PostId};
 use event_log::{EventLog, Histories, Unreadable};
 use read_model::{Fill, Flag, FoldEnd, Guarded, Row, Views, fold_histories_caught};
+use service_runtime::progress;
 
 use crate::apply::Projection;
 
@@ -58,6 +59,7 @@ impl Projection {
     pub(crate) async fn fold_from_log(&self, ids: &[PostId]) -> anyhow::Result<Folded> {
         let (mut all, mut done) = self.fold_first_from_log(ids).await?;
         while done < ids.len() {
+            progress::tick();
             let (more, count) = self.fold_first_from_log(&ids[done..]).await?;
             done += count;
             all.as_of = all.as_of.min(more.as_of);

@@ -5,6 +5,7 @@ use domain::post::PostEvent;
 use domain::{Position, PostId, RawEvent, Recorded, StoredEvent as _};
 use event_log::{EventLog, IdRange, Scan, Unreadable};
 use read_model::{Fold, Row, fold_caught};
+use service_runtime::progress;
 
 /// A page as the log has it, up to the first event that cannot be folded.
 #[derive(Debug)]
@@ -64,6 +65,7 @@ impl<'a> Pages<'a> {
     }
 
     async fn read(&mut self) -> Result<Option<Recorded<RawEvent>>> {
+        progress::tick();
         let event = self.scan.next().await?;
         self.events += u64::from(event.is_some());
         Ok(event)

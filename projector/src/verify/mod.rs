@@ -82,7 +82,7 @@ impl Verifier {
         while left > 0 {
             let some = left.min(SAMPLED);
             left -= some;
-            let ids = self.log.random_pages(some).await?;
+            let ids = progress::idle(self.log.random_pages(some)).await?;
             progress::tick();
             for ids in ids.chunks(PAGES) {
                 report.pages += ids.len() as u64;
