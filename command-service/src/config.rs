@@ -19,8 +19,8 @@ pub struct Config {
     #[arg(long, env = "INKSTREAM_DATABASE_URL", hide_env_values = true)]
     pub database_url: Secret,
 
-    /// How many connections to Postgres this process opens at most to load posts; four more are for
-    /// recording and publishing
+    /// How many connections to Postgres this process opens at most to load posts; five more are for
+    /// recording, publishing and snapshots
     #[arg(
         long,
         env = "INKSTREAM_DATABASE_CONNECTIONS",

@@ -106,7 +106,9 @@ impl App {
             config.queue_limits(),
             Arc::clone(&recorded),
         );
-        let (snapshot_queue, snapshots) = store::snapshots(loads.clone());
+        // One connection of their own: neither slow loads nor a standby that is away hold them up.
+        let of_snapshots = postgres::pool(&config, 1, &[("synchronous_commit", "off")])?;
+        let (snapshot_queue, snapshots) = store::snapshots(of_snapshots);
         let streams = Store::new(loads.clone(), commits, partitions)
             .with_snapshots(snapshot_queue, Post::SHAPE);
         let relay_log = EventLog::new(cursor.clone(), partitions);

@@ -308,11 +308,16 @@ impl Relay {
             );
         }
         let topic = topic.borrow().clone().map_err(|why| anyhow!(why))?;
+        progress::tick();
+        let incarnation = self.log.incarnation().await?;
+        progress::tick();
+        let sent = self.log.points_at(held.cursor).await?;
+        progress::tick();
         Ok(Course {
             publisher: Publisher::new(&self.settings.topic, topic.max_message_bytes)?,
             topic,
-            incarnation: self.log.incarnation().await?,
-            sent: self.log.points_at(held.cursor).await?,
+            incarnation,
+            sent,
             read: held.cursor,
             acknowledged: held.cursor,
             in_flight: FuturesOrdered::new(),

@@ -24,7 +24,7 @@ struct Entry {
 }
 
 /// The right to change one post. It ends when the last clone is dropped: a commit that was sent to Postgres
-/// keeps one until its outcome is known, even if the command has been abandoned.
+/// keeps one until the call that carries it has ended, even if the command has been abandoned.
 #[derive(Debug, Clone)]
 pub struct Lock {
     _held: Arc<Held>,

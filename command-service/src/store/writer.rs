@@ -286,8 +286,8 @@ impl WriterTask {
         let landing = self.land(&mut batch, &mut flight).await;
         self.numbers.call.record(self.room.call_ends());
         let landing = landing?;
-        // To send a batch again and again is no progress: only an answer of Postgres is.
-        if let Landing::Judged(_) | Landing::Failed(AppendError::Rejected(_)) = &landing {
+        // To send a batch again and again is no progress. A batch that ends or becomes smaller is.
+        if !matches!(landing, Landing::Withdrawn) {
             progress::tick();
         }
         match landing {

@@ -55,7 +55,9 @@ async fn a_command_waits_for_its_turn_no_longer_than_it_may_take() {
     let first = tokio::spawn(told(rename(&service, &post, "First")));
     eventually("the call is there", async || waiting_for_the_lock(&mut watcher).await == 1).await;
     let (status, problem) = told(rename(&service, &post, "Second")).await;
-    assert_eq!((status, &problem["code"]), (503, &json!("unavailable")));
+    // The first call ends near the deadline of the second, which may have been sent by then.
+    let answer = (status, problem["code"].as_str().unwrap());
+    assert!([(503, "unavailable"), (504, "outcome_unknown")].contains(&answer), "{problem}");
     assert!(first.await.unwrap().0 >= 500);
     release_the_lock(&mut lock).await;
     eventually("the post has its turns again", async || {

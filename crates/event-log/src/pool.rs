@@ -48,7 +48,12 @@ pub struct PoolSettings<'a> {
 /// took writes within the last second, so no restart is needed after a failover.
 pub fn pool(url: &str, settings: PoolSettings<'_>) -> anyhow::Result<PgPool> {
     let address = address(url, settings.name)?.options(settings.options.iter().copied());
-    let address = if settings.for_scans { address.disable_statement_logging() } else { address };
+    let address = if settings.for_scans {
+        // A scan lets Postgres wait for its client, so a full window says nothing of a client that vanished.
+        address.disable_statement_logging().options([("tcp_user_timeout", "0")])
+    } else {
+        address
+    };
     Ok(PgPoolOptions::new()
         .max_connections(settings.connections)
         .acquire_timeout(settings.acquire_limit)
