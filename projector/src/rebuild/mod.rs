@@ -134,6 +134,13 @@ impl Rebuild {
             if Instant::now() > deadline {
                 return Err(found.into());
             }
+            if busy.is_none() {
+                tracing::info!(
+                    generation = found.number,
+                    holder = found.holder,
+                    "waiting for another builder"
+                );
+            }
             busy = Some(found);
             tokio::time::sleep(RENEW / 4).await;
         }
