@@ -42,13 +42,14 @@ async fn an_answer_from_memory_has_the_headers_of_any_other() {
             blog.publish("writing").await;
             blog.project().await;
         }
-        let etag = without.reader().get("/posts/writing").await.header("etag").to_owned();
-        for known in ["\"x\"", &etag, "*"] {
+        for known in [Some("\"x\""), None, Some("*")] {
             for is_head in [false, true] {
                 let ask = async |blog: &Blog| {
                     let method = if is_head { "HEAD" } else { "GET" };
                     let reader = blog.reader();
-                    let header = ("if-none-match", known);
+                    // The entity tag is of the bytes, which hold the post's id.
+                    let own = reader.get("/posts/writing").await.header("etag").to_owned();
+                    let header = ("if-none-match", known.unwrap_or(&own));
                     reader.ask_with(method.parse().unwrap(), "/posts/writing", header).await
                 };
                 let read = ask(&without).await;
