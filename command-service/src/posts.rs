@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use domain::post::PostCommand;
-use http_api::{FormOrJson, Json, MergePatch, NoBody, PathId, PostAddress, Problem};
+use http_api::{EmptyBody, FormOrJson, Json, MergePatch, PathId, PostAddress, Problem};
 
 use crate::caller::{Caller, Sent};
 use crate::requests::{Article, Draft, NewPost, Patch, Revision};
@@ -45,7 +45,7 @@ pub(crate) async fn revise(
 pub(crate) async fn publish(
     State(service): State<Service>,
     PathId(address): PathId<PostAddress>,
-    Sent { caller, body: NoBody }: Sent<NoBody>,
+    Sent { caller, body: EmptyBody }: Sent<EmptyBody>,
 ) -> Result<Response, Problem> {
     let publish =
         |post_id, slug| vec![PostCommand::Publish { by: caller.author_id(), post_id, slug }];
@@ -57,7 +57,7 @@ pub(crate) async fn publish(
 pub(crate) async fn unpublish(
     State(service): State<Service>,
     PathId(address): PathId<PostAddress>,
-    Sent { caller, body: NoBody }: Sent<NoBody>,
+    Sent { caller, body: EmptyBody }: Sent<EmptyBody>,
 ) -> Result<Response, Problem> {
     let unpublish = PostCommand::Unpublish { by: caller.author_id() };
     change("unpublish", &service, &caller, address, unpublish).await
@@ -68,7 +68,7 @@ pub(crate) async fn unpublish(
 pub(crate) async fn delete(
     State(service): State<Service>,
     PathId(address): PathId<PostAddress>,
-    Sent { caller, body: NoBody }: Sent<NoBody>,
+    Sent { caller, body: EmptyBody }: Sent<EmptyBody>,
 ) -> Result<Response, Problem> {
     let delete = PostCommand::Delete { by: caller.author_id() };
     change("delete", &service, &caller, address, delete).await

@@ -82,7 +82,7 @@ impl Document {
         Self { body: body.into(), etag, entries, is_whole: true, origin }
     }
 
-    /// The same document, known to lack something.
+    /// Marks the document as one that lacks something.
     pub(crate) fn lacking(mut self) -> Self {
         self.is_whole = false;
         self.origin.freshness.stale = true;
@@ -202,7 +202,7 @@ impl Documents {
 }
 
 impl Shown {
-    /// The same, known to be behind if that is so.
+    /// Marks what is shown as behind, if it is.
     pub(crate) fn stale_if(self, is_stale: bool) -> Self {
         Self { freshness: self.freshness.stale_if(is_stale), ..self }
     }

@@ -66,7 +66,7 @@ struct Asked {
     query: Option<String>,
 }
 
-/// What was found at an address.
+/// Result of a look-up of an address.
 struct AtAddress {
     id: PostId,
     seen: Seen,

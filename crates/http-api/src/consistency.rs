@@ -44,7 +44,7 @@ pub struct ConsistencyToken {
     pub positions: BTreeMap<Partition, Position>,
 }
 
-/// What a request shows.
+/// Consistency token that a request shows, if any.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ShownToken {
     Nothing,

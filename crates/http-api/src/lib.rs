@@ -17,7 +17,7 @@ pub mod request_id;
 pub mod validation;
 
 pub use bearer::{Actor, AuthArgs, TokenVerifier};
-pub use body::{FormOrJson, Json, MergePatch, NoBody};
+pub use body::{EmptyBody, FormOrJson, Json, MergePatch};
 pub use consistency::{ConsistencyToken, ConsistencyTokens, ShownToken};
 pub use cors::CorsArgs;
 pub use edge::Edge;

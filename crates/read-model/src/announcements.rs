@@ -40,7 +40,7 @@ pub struct Change {
     pub slugs: Vec<Slug>,
 }
 
-/// Whether readers may still be shown a post, and as of which position.
+/// Visibility of a post to readers, and the position as of which it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Visibility {
     /// The change does not say.

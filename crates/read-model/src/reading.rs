@@ -63,7 +63,7 @@ impl Views {
         self.watermarks_of(&partitions).await
     }
 
-    /// The same for some partitions.
+    /// Reads those of some partitions only.
     pub(crate) async fn watermarks_of(
         &self,
         partitions: &[Partition],

@@ -49,7 +49,7 @@ impl Row {
         }
     }
 
-    /// Whether readers may be shown the post, as of the row's last event.
+    /// Visibility of the post to readers, as of the row's last event.
     pub(crate) fn visibility(&self, incarnation: u32) -> Visibility {
         let at = StorePosition { incarnation, position: self.position };
         let is_published =

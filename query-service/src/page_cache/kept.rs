@@ -94,7 +94,7 @@ impl KeptList {
         self.cards.iter().map(|(id, _)| *id)
     }
 
-    /// The same page without some posts.
+    /// Returns this page without some posts.
     pub(super) fn without(&self, is_left_out: impl Fn(PostId) -> bool) -> Self {
         let left = self.cards.iter().filter(|(id, _)| !is_left_out(*id));
         let cards: Vec<_> = left.map(|(id, range)| (*id, self.body.slice(range.clone()))).collect();

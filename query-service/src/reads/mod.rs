@@ -61,7 +61,7 @@ pub(crate) struct Found {
     pub(crate) begun: Instant,
 }
 
-/// What Redis has of a post.
+/// State of a post in Redis.
 enum Warmth {
     Found(Found),
     /// A row that is older than what this process has read before, for when nothing else answers.

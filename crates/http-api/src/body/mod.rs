@@ -33,7 +33,7 @@ pub struct FormOrJson<T>(pub T);
 
 /// No body, or an empty object of `application/json`.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct NoBody;
+pub struct EmptyBody;
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Problem;
@@ -59,7 +59,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for FormOrJson<T> {
     }
 }
 
-impl<S: Send + Sync> FromRequest<S> for NoBody {
+impl<S: Send + Sync> FromRequest<S> for EmptyBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {

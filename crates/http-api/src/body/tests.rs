@@ -111,10 +111,10 @@ async fn a_body_of_another_type_is_refused() {
 #[tokio::test]
 async fn where_no_body_is_expected_only_an_empty_one_is_accepted() {
     for (media, body) in [(JSON, ""), ("text/plain", ""), (JSON, "{}"), (JSON, " {} ")] {
-        let read = NoBody::from_request(request(media, body.as_bytes()), &()).await;
+        let read = EmptyBody::from_request(request(media, body.as_bytes()), &()).await;
         assert!(read.is_ok(), "{media} {body}");
     }
-    assert!(NoBody::from_request(Request::new("".into()), &()).await.is_ok());
+    assert!(EmptyBody::from_request(Request::new("".into()), &()).await.is_ok());
     for (media, body, status) in [
         ("text/plain", "{}", 415),
         (FORM, "a=b", 415),
@@ -123,11 +123,11 @@ async fn where_no_body_is_expected_only_an_empty_one_is_accepted() {
         (JSON, "null", 422),
         (JSON, "{", 400),
     ] {
-        let read = NoBody::from_request(request(media, body.as_bytes()), &()).await;
+        let read = EmptyBody::from_request(request(media, body.as_bytes()), &()).await;
         assert_eq!(told(read).await["status"], status, "{media} {body}");
     }
     assert_eq!(
-        told(NoBody::from_request(Request::new("{}".into()), &()).await).await["status"],
+        told(EmptyBody::from_request(Request::new("{}".into()), &()).await).await["status"],
         415
     );
 }

@@ -1,4 +1,4 @@
-//! What a connection is doing at present and since when, as the server sees it from outside.
+//! Present activity of a connection and its begin, as the server sees it from outside.
 //!
 //! A connection notes what it does in atomics. The server looks at all of them a few times a second, so
 //! that no request pays for setting timers.
